@@ -1,0 +1,127 @@
+"""Where computed things are kept, and how they survive a kill.
+
+`cache_dir` names the user's cache; `write_atomic` replaces a file whole or not at all; `RowStore`
+is an append-only array on disk that loses at most the rows being written. What is stored, and
+under which key, is the business of the modules that call this one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import platformdirs
+from filelock import FileLock
+
+from emotion_concepts.errors import CacheError
+
+
+def cache_dir() -> Path:
+    """Return the cache folder: ``$EMOTION_CONCEPTS_CACHE`` or the platform's user cache."""
+    chosen = os.environ.get("EMOTION_CONCEPTS_CACHE")
+    return Path(chosen) if chosen else Path(platformdirs.user_cache_dir("emotion-concepts"))
+
+
+def digest(*parts: object, length: int = 16) -> str:
+    """Return a short SHA-256 of JSON-able parts, the same on every machine.
+
+    >>> digest("a", 1) == digest("a", 1) != digest("a", 2)
+    True
+    """
+    packed = json.dumps(parts, sort_keys=True, ensure_ascii=False, default=str)
+    return hashlib.sha256(packed.encode()).hexdigest()[:length]
+
+
+def file_sha256(path: Path) -> str:
+    """Return the SHA-256 of a file's bytes as 64 hex digits."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+@contextlib.contextmanager
+def write_atomic(path: Path) -> Iterator[Path]:
+    """Yield a temporary path beside `path`; rename it over `path` if the block succeeds."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        yield part
+        os.replace(part, path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+class RowStore:
+    """Rows of one fixed shape, found by string key, appended batch by batch.
+
+    Two files: ``rows.f32`` holds float32 rows back to back, ``index.txt`` one key a line. Rows are
+    written and synced before their keys, so after a kill the index never names a row that is not
+    there: whatever lies beyond the index is overwritten by the next append.
+
+    Parameters
+    ----------
+    folder : Path
+        Made on the first append.
+    shape : tuple of int
+        Shape of one row, e.g. ``(n_layers, d_model)``.
+    """
+
+    def __init__(self, folder: Path, shape: Sequence[int]):
+        self.folder = folder
+        self.shape = tuple(int(n) for n in shape)
+        self._rows, self._index = folder / "rows.f32", folder / "index.txt"
+
+    @property
+    def row_bytes(self) -> int:
+        return 4 * int(np.prod(self.shape))
+
+    def keys(self) -> dict[str, int]:
+        """Return {key: row number} of the complete rows."""
+        if not self._index.exists():
+            return {}
+        text = self._index.read_text()
+        whole = text[: text.rfind("\n") + 1].split()  # a torn last line is not a key
+        size = self._rows.stat().st_size if self._rows.exists() else 0
+        if size < len(whole) * self.row_bytes:
+            raise CacheError(
+                f"{self.folder} is damaged (its rows are shorter than its index); "
+                "delete that folder and run again"
+            )
+        return {key: row for row, key in enumerate(whole)}
+
+    def append(self, keys: Sequence[str], rows: np.ndarray) -> None:
+        """Add rows ``[n, *shape]`` under `keys`; safe against kills and other processes."""
+        if rows.shape != (len(keys), *self.shape):
+            raise CacheError(f"rows {rows.shape} do not fit {len(keys)} keys of {self.shape}")
+        with self.lock():
+            known = self.keys()
+            fresh = [n for n, key in enumerate(keys) if key not in known]
+            keys, rows = [keys[n] for n in fresh], rows[fresh]
+            with open(self._rows, "r+b" if self._rows.exists() else "w+b") as file:
+                file.seek(len(known) * self.row_bytes)
+                file.write(np.ascontiguousarray(rows, dtype="<f4").tobytes())
+                file.truncate()
+                os.fsync(file.fileno())
+            with open(self._index, "r+b" if self._index.exists() else "w+b") as file:
+                file.seek(sum(len(key) + 1 for key in known))
+                file.write("".join(f"{key}\n" for key in keys).encode())
+                file.truncate()
+                os.fsync(file.fileno())
+
+    def open(self) -> np.ndarray:
+        """Return all complete rows ``[n, *shape]`` as a read-only memory map."""
+        count = len(self.keys())
+        if not count:
+            return np.empty((0, *self.shape), dtype=np.float32)
+        return np.memmap(self._rows, dtype="<f4", mode="r", shape=(count, *self.shape))
+
+    @contextlib.contextmanager
+    def lock(self, name: str = "append") -> Iterator[None]:
+        """Hold a lock of this store against other processes."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with FileLock(self.folder / f".{name}.lock"):
+            yield

