@@ -522,6 +522,11 @@ def tokens_as_text(model: TracedModel, text: str) -> list[str]:
     return [model.tokenizer.decode([token]) for token in tokenize(model, [text])[0]]
 
 
+def vocabulary(model: TracedModel) -> list[str]:
+    """Return the text of every token id, vocab."""
+    return model.tokenizer.batch_decode([[token] for token in range(model.vocab_size)])
+
+
 # --- next tokens -------------------------------------------------------------------------------
 
 

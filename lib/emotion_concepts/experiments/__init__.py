@@ -1,0 +1,1 @@
+"""One module a chapter: texts or scenarios in, tidy tables out."""

@@ -1,0 +1,449 @@
+"""Chapter 1: vectors from stories, and how far they can be trusted.
+
+`extract` runs the recipe for one register. The other functions ask of the result: is it stable
+over topics, does it name the emotion of a story it has not seen, and does it do so better than
+the words of the story would? A corpus that is fully crossed is handled as one array
+``[topics, emotions, d_model]`` a layer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from scipy.sparse import csr_matrix
+from sklearn.feature_extraction.text import CountVectorizer, TfidfVectorizer
+
+from emotion_concepts import corpus
+from emotion_concepts.errors import BadInput
+from emotion_concepts.geometry import components_for, pca, project_out, unit
+from emotion_concepts.stats import Estimate, crossed_mean, spearman_brown
+from emotion_concepts.tracing import (
+    MeanFrom,
+    Pool,
+    PooledResiduals,
+    TokenAt,
+    TracedModel,
+    mean_embedding,
+    pooled_residuals,
+    pooled_residuals_many,
+)
+from emotion_concepts.vectors import EmotionVectors, Provenance
+
+NEUTRAL_VARIANCE = 0.5  # the paper projects out the neutral components that hold half
+
+# How a neutral text may be boiled down to rows before its components are found.
+NEUTRAL_POOLINGS: dict[str, tuple[Pool, ...]] = {
+    "mean from token 20": (MeanFrom(corpus.NEUTRAL_SKIP),),
+    "mean from token 0": (MeanFrom(0),),
+    "last token": (TokenAt(1.0),),
+    "eight single tokens": tuple(TokenAt((n + 0.5) / 8) for n in range(8)),
+}
+
+
+@dataclass(frozen=True)
+class Extraction:
+    """One register's stories, their pooled residuals, and the vectors fitted on them."""
+
+    register: str
+    stories: pd.DataFrame
+    residuals: PooledResiduals
+    neutral: PooledResiduals
+    vectors: EmotionVectors
+
+    @property
+    def topics(self) -> list[str]:
+        return sorted(self.stories.topic.unique())
+
+    def crossed(self, layer: int) -> np.ndarray:
+        """Return ``[topics, emotions, d_model]`` residuals of one layer, topic means removed."""
+        return remove_topic_means(self._grid(self.residuals.layer(layer)))
+
+    def texts(self) -> np.ndarray:
+        """Return the stories as ``[topics, emotions]``."""
+        return self._grid(self.stories.text.to_numpy())
+
+    def batches(self) -> np.ndarray:
+        """Return the writing batch of each story as ``[topics, emotions]``."""
+        return self._grid(self.stories.batch.to_numpy())
+
+    def story(self, emotion: str, topic: str) -> str:
+        """Return the text of one emotion's story on one topic."""
+        texts = self.texts()
+        return texts[self.topics.index(topic), self.vectors.row(emotion)]
+
+    def without_topic(self, topic: str) -> EmotionVectors:
+        """Return vectors fitted on all other topics, to be read on the stories of this one."""
+        kept = (self.stories.topic != topic).to_numpy()
+        stories = self.stories[kept]
+        return EmotionVectors.fit(
+            self.residuals[kept],
+            stories.emotion.tolist(),
+            self.neutral,
+            topics=stories.topic.tolist(),
+            neutral_variance=NEUTRAL_VARIANCE,
+        )
+
+    def _grid(self, values: np.ndarray) -> np.ndarray:
+        """Arrange one value a story as ``[topics, emotions, ...]``."""
+        emotion = {name: n for n, name in enumerate(self.vectors.emotions)}
+        topic = {name: n for n, name in enumerate(self.topics)}
+        cells = [topic[t] * len(emotion) + emotion[e] for t, e in self._labels()]
+        if sorted(cells) != list(range(len(topic) * len(emotion))):
+            raise BadInput(f"the {self.register} stories are not one a topic and emotion")
+        grid = np.empty_like(values)
+        grid[cells] = values
+        return grid.reshape(len(topic), len(emotion), *values.shape[1:])
+
+    def _labels(self):
+        return zip(self.stories.topic, self.stories.emotion, strict=True)
+
+
+def extract(
+    model: TracedModel,
+    register: str = "literary",
+    *,
+    topics: int | Sequence[str] | None = None,
+    neutral_limit: int | None = None,
+    progress: bool = True,
+) -> Extraction:
+    """Return vectors of all emotions at all layers, by the recipe of `vectors`.
+
+    Parameters
+    ----------
+    register : {"literary", "plain"} or path
+        A packaged corpus, or the user's own stories as .jsonl.
+    topics, neutral_limit
+        Use part of the corpus (see `corpus.load_stories`, `corpus.load_neutral`).
+    """
+    stories = corpus.load_stories(register, topics=topics)
+    neutral = corpus.load_neutral(limit=neutral_limit)
+    skip = corpus.SKIP.get(register, min(corpus.SKIP.values()))
+    label = f"{register} stories" if progress else None
+    residuals = pooled_residuals(model, stories.text, MeanFrom(skip), progress=label)
+    quiet = pooled_residuals_many(
+        model,
+        neutral.text,
+        [pool for pools in NEUTRAL_POOLINGS.values() for pool in pools],
+        progress="neutral texts" if progress else None,
+    )[MeanFrom(corpus.NEUTRAL_SKIP)]
+    vectors = EmotionVectors.fit(
+        residuals,
+        stories.emotion.tolist(),
+        quiet,
+        topics=stories.topic.tolist(),
+        neutral_variance=NEUTRAL_VARIANCE,
+        provenance=Provenance(
+            model=model.identity.name,
+            weights=model.identity.weights,
+            tokenizer=model.identity.tokenizer,
+            corpus=corpus.corpus_hash(stories.text),
+            neutral=corpus.corpus_hash(neutral.text),
+            skip=skip,
+            neutral_variance=NEUTRAL_VARIANCE,
+        ),
+    )
+    return Extraction(register, stories, residuals, quiet, vectors)
+
+
+def remove_topic_means(grid: np.ndarray) -> np.ndarray:
+    """Return ``[topics, emotions, ...]`` minus each topic's mean over emotions."""
+    return grid - grid.mean(1, keepdims=True)
+
+
+# --- how much of neutral text is projected out -------------------------------------------------
+
+
+def neutral_components(
+    model: TracedModel, layers: Sequence[int], *, neutral_limit: int | None = None
+) -> pd.DataFrame:
+    """Return how many neutral components hold half of the variance, by pooling and layer.
+
+    The paper does not say over what its neutral PCA runs; the answer changes k from one to dozens.
+
+    Returns
+    -------
+    DataFrame with columns pooling, layer, k, first (share of the first component), rows.
+    """
+    texts = corpus.load_neutral(limit=neutral_limit).text
+    pools = [pool for pools in NEUTRAL_POOLINGS.values() for pool in pools]
+    found = pooled_residuals_many(model, texts, pools)
+    rows = []
+    for name, chosen in NEUTRAL_POOLINGS.items():
+        for layer in layers:
+            x = np.concatenate([found[pool].layer(layer) for pool in chosen])
+            shares = pca(x).shares
+            k = int(np.searchsorted(np.cumsum(shares), NEUTRAL_VARIANCE) + 1)
+            rows.append((name, layer, k, float(shares[0]), len(x)))
+    return pd.DataFrame(rows, columns=["pooling", "layer", "k", "first", "rows"])
+
+
+# --- stability ---------------------------------------------------------------------------------
+
+
+def split_half(extraction: Extraction, *, splits: int = 50, seed: int = 0) -> np.ndarray:
+    """Return ``[emotions, layers]`` reliability of each vector over topics.
+
+    The topics are halved at random `splits` times and a vector is fitted on each half; the mean
+    cosine of the two is stepped up to full length by Spearman and Brown.
+    """
+    n_topics = len(extraction.topics)
+    if n_topics < 4:
+        raise BadInput(f"halving needs at least four topics, not {n_topics}")
+    rng = np.random.default_rng(seed)
+    halves = np.zeros((splits, n_topics), dtype=bool)
+    for split in halves:
+        split[rng.permutation(n_topics)[: n_topics // 2]] = True
+    weights = np.stack([halves / halves.sum(1, keepdims=True), ~halves / (~halves).sum(1)[:, None]])
+    out = np.empty((len(extraction.vectors.emotions), extraction.vectors.n_layers))
+    for layer in range(extraction.vectors.n_layers):
+        components = components_for(extraction.neutral.layer(layer), NEUTRAL_VARIANCE)
+        grid = project_out(extraction.crossed(layer), components)
+        a, b = unit(np.tensordot(weights, grid, axes=(2, 0)))  # [splits, emotions, d_model] each
+        out[:, layer] = spearman_brown((a * b).sum(-1).mean(0))
+    return out
+
+
+def reliability_by_layer(reliability: Mapping[str, np.ndarray]) -> pd.DataFrame:
+    """Return the median and the middle half of the emotions' reliabilities, layer by layer.
+
+    Parameters
+    ----------
+    reliability : {register: ``[emotions, layers]``}
+        From `split_half`.
+
+    Returns
+    -------
+    DataFrame with columns register, layer, median, low, high.
+    """
+    rows = []
+    for register, values in reliability.items():
+        low, median, high = np.quantile(values, [0.25, 0.5, 0.75], axis=0)
+        rows += [(register, n, median[n], low[n], high[n]) for n in range(values.shape[1])]
+    return pd.DataFrame(rows, columns=["register", "layer", "median", "low", "high"])
+
+
+def relative_norms(extractions: Sequence[Extraction]) -> pd.DataFrame:
+    """Return the vectors' lengths before scaling, as a share of the neutral residual norm.
+
+    Returns
+    -------
+    DataFrame with columns register, layer, mean, low, high (the middle 95 % of emotions).
+    """
+    rows = []
+    for extraction in extractions:
+        share = extraction.vectors.norms / extraction.vectors.residual_norm
+        low, high = np.quantile(share, [0.025, 0.975], axis=0)
+        mean = share.mean(0)
+        rows += [(extraction.register, n, mean[n], low[n], high[n]) for n in range(len(mean))]
+    return pd.DataFrame(rows, columns=["register", "layer", "mean", "low", "high"])
+
+
+def across_registers(a: EmotionVectors, b: EmotionVectors, layer: int) -> pd.DataFrame:
+    """Return how alike two registers' vectors are at one layer, one row an emotion.
+
+    Returns
+    -------
+    DataFrame with columns emotion, cosine (with the same emotion), rank (1: the same emotion is
+    the nearest of all in the other register).
+    """
+    cosines = a.at(layer) @ b.select(a.emotions).at(layer).T
+    own = np.diag(cosines)
+    rank = (cosines > own[:, None]).sum(1) + 1
+    return pd.DataFrame({"emotion": a.emotions, "cosine": own, "rank": rank})
+
+
+# --- naming the emotion of an unseen story -----------------------------------------------------
+
+
+def ranks(scores: np.ndarray) -> np.ndarray:
+    """Return the rank of the true emotion from ``[topics, emotions, candidates]`` scores."""
+    own = np.einsum("tee->te", scores)
+    return (scores > own[..., None]).sum(-1) + 1
+
+
+def _nearest_mean(train: np.ndarray, test: np.ndarray, components: np.ndarray) -> np.ndarray:
+    """Scores ``[topics, emotions, candidates]`` by cosine with the training means."""
+    means = unit(project_out(train.mean(0), components))
+    return test @ means.T
+
+
+def probe_ranks(
+    grid: np.ndarray, other: np.ndarray | None = None, *, components: np.ndarray | None = None
+) -> np.ndarray:
+    """Return ``[topics, emotions]`` ranks of the true emotion among all, held-out topic by topic.
+
+    Parameters
+    ----------
+    grid : ``[topics, emotions, d]``
+        Topic means removed.
+    other : ``[topics, emotions, d]``, optional
+        Another register to test on; then all of `grid` is trained on.
+    components : ``[k, d]``, optional
+        Neutral components to project out of the means.
+    """
+    if components is None:
+        components = np.empty((0, grid.shape[-1]))
+    if other is not None:
+        return ranks(_nearest_mean(grid, other, components))
+    scores = [
+        _nearest_mean(np.delete(grid, topic, 0), grid[[topic]], components)
+        for topic in range(len(grid))
+    ]
+    return ranks(np.concatenate(scores))
+
+
+def word_ranks(
+    vectoriser: Callable[[], CountVectorizer], texts: np.ndarray, other: np.ndarray | None = None
+) -> np.ndarray:
+    """Return ranks as `probe_ranks` does, from the words of the stories alone.
+
+    Vocabulary and weights come from the training stories of each fold; topic means are removed
+    just as for the probe.
+    """
+    if other is not None:
+        return ranks(_word_scores(vectoriser(), texts, other))
+    scores = [
+        _word_scores(vectoriser(), np.delete(texts, topic, 0), texts[[topic]])
+        for topic in range(len(texts))
+    ]
+    return ranks(np.concatenate(scores))
+
+
+def _word_scores(vectoriser: CountVectorizer, train: np.ndarray, test: np.ndarray) -> np.ndarray:
+    (n_train, n), n_test = train.shape, test.shape[0]
+    x: csr_matrix = vectoriser.fit_transform(train.ravel())
+    z: csr_matrix = vectoriser.transform(test.ravel())
+    # Removing topic means from a crossed design leaves emotion means minus the grand mean.
+    rows, columns = np.tile(np.arange(n), n_train), np.arange(n_train * n)
+    average = csr_matrix((np.full(len(rows), 1 / n_train), (rows, columns)))
+    means = (average @ x).toarray()
+    means = unit(means - means.mean(0))
+    scores = np.asarray(z @ means.T).reshape(n_test, n, n)
+    return scores - scores.mean(1, keepdims=True)
+
+
+WORD_BASELINES: dict[str, Callable[[], CountVectorizer]] = {
+    "TF-IDF": lambda: TfidfVectorizer(sublinear_tf=True),
+    "word counts": lambda: CountVectorizer(),
+}
+
+
+@dataclass(frozen=True)
+class Identification:
+    """Ranks of the true emotion, ``{(setting, method): [topics, emotions]}``."""
+
+    ranks: dict[tuple[str, str], np.ndarray]
+    kinds: dict[str, str]
+
+    def hits(self, setting: str, method: str, *, top: int = 1) -> np.ndarray:
+        """Return ``[topics, emotions]`` 1.0 where the true emotion is among the first `top`."""
+        return (self.ranks[setting, method] <= top).astype(float)
+
+    def table(self, *, seed: int = 0) -> pd.DataFrame:
+        """Return one row a setting and method: top1, low, high, top5, kind, n."""
+        rows = []
+        for setting, method in self.ranks:
+            one = crossed_mean(self.hits(setting, method), seed=seed)
+            five = float(self.hits(setting, method, top=5).mean())
+            rows.append(
+                (setting, method, self.kinds[method], one.value, one.low, one.high, five, one.n)
+            )
+        names = ["setting", "method", "kind", "top1", "low", "high", "top5", "n"]
+        return pd.DataFrame(rows, columns=names)
+
+    def advantage(self, setting: str, a: str, b: str, *, seed: int = 0) -> Estimate:
+        """Return top-1 of method `a` minus method `b` on the same stories."""
+        difference = self.hits(setting, a) - self.hits(setting, b)
+        return crossed_mean(difference, seed=seed)
+
+
+def identify(
+    model: TracedModel, extractions: Sequence[Extraction], layer: int, *, seed: int = 0
+) -> Identification:
+    """Name the emotion of unseen stories: within each register by held-out topic, and across.
+
+    Methods: the probe by the full recipe; the same without the neutral projection; the stories'
+    static embeddings; TF-IDF; word counts; the probe with shuffled labels.
+    """
+    rng = np.random.default_rng(seed)
+    found: dict[tuple[str, str], np.ndarray] = {}
+    grids = {e.register: e.crossed(layer) for e in extractions}
+    static = {e.register: _static_grid(model, e) for e in extractions}
+    for train in extractions:
+        components = components_for(train.neutral.layer(layer), NEUTRAL_VARIANCE)
+        grid = grids[train.register]
+        shuffled = np.stack([topic[rng.permutation(len(topic))] for topic in grid])
+        for test in extractions:
+            same = test is train
+            setting = train.register if same else f"{train.register} → {test.register}"
+            other = None if same else grids[test.register]
+            found[setting, "probe"] = probe_ranks(grid, other, components=components)
+            found[setting, "probe, nothing projected out"] = probe_ranks(grid, other)
+            found[setting, "static embeddings"] = probe_ranks(
+                static[train.register], None if same else static[test.register]
+            )
+            for name, vectoriser in WORD_BASELINES.items():
+                found[setting, name] = word_ranks(
+                    vectoriser, train.texts(), None if same else test.texts()
+                )
+            target = shuffled if same else other
+            found[setting, "shuffled labels"] = probe_ranks(
+                shuffled, None if same else target, components=components
+            )
+    kinds = {"probe": "probe", "probe, nothing projected out": "probe"}
+    kinds |= {name: "baseline" for name in ("static embeddings", *WORD_BASELINES)}
+    return Identification(found, {**kinds, "shuffled labels": "null"})
+
+
+def _static_grid(model: TracedModel, extraction: Extraction) -> np.ndarray:
+    skip = corpus.SKIP.get(extraction.register, 0)
+    embedded = mean_embedding(model, extraction.stories.text, skip=skip)
+    return remove_topic_means(extraction._grid(embedded))
+
+
+def identification_by_layer(extractions: Sequence[Extraction], *, seed: int = 0) -> pd.DataFrame:
+    """Return the probe's top-1 at every layer.
+
+    Returns
+    -------
+    DataFrame with columns setting, layer, top1, low, high.
+    """
+    rows = []
+    for layer in range(extractions[0].vectors.n_layers):
+        grids = {e.register: e.crossed(layer) for e in extractions}
+        for train in extractions:
+            components = components_for(train.neutral.layer(layer), NEUTRAL_VARIANCE)
+            for test in extractions:
+                same = test is train
+                setting = train.register if same else f"{train.register} → {test.register}"
+                found = probe_ranks(
+                    grids[train.register],
+                    None if same else grids[test.register],
+                    components=components,
+                )
+                top = crossed_mean(found <= 1, resamples=500, seed=seed)
+                rows.append((setting, layer, top.value, top.low, top.high))
+    return pd.DataFrame(rows, columns=["setting", "layer", "top1", "low", "high"])
+
+
+def within_batches(extraction: Extraction, layer: int) -> dict[str, np.ndarray]:
+    """Return the probe's ranks among the emotions of a story's own writing batch.
+
+    The literary stories of about 21 emotions were written together, so a batch's habits could pass
+    for an emotion. They cannot help to tell the emotions of one batch apart.
+
+    Returns
+    -------
+    dict with "own batch": ``[topics, emotions]`` ranks, and "chance": ``[emotions]``.
+    """
+    grid, batches = extraction.crossed(layer), extraction.batches()[0]
+    components = components_for(extraction.neutral.layer(layer), NEUTRAL_VARIANCE)
+    inside = batches[:, None] == batches[None, :]
+    own = []
+    for topic in range(len(grid)):
+        scores = _nearest_mean(np.delete(grid, topic, 0), grid[[topic]], components)
+        own.append(ranks(np.where(inside, scores, -np.inf)))
+    return {"own batch": np.concatenate(own), "chance": 1 / inside.sum(1)}

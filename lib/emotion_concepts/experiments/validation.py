@@ -1,0 +1,506 @@
+"""Chapter 2: does the geometry of the vectors mirror human psychology?
+
+Every function takes vectors ``[emotions, d]`` (of one layer, or one a layer) with the table of
+:func:`corpus.emotions` and returns a tidy table with its null. The same functions run on the
+baselines that the paper does not report: word counts of the stories and static embeddings.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import pandas as pd
+from sklearn.feature_extraction.text import TfidfVectorizer
+
+from emotion_concepts import corpus
+from emotion_concepts.experiments.extraction import Extraction, remove_topic_means
+from emotion_concepts.geometry import (
+    cluster_agreement,
+    components_for,
+    cosine_matrix,
+    isotropic_shares,
+    k_means,
+    linear_readout,
+    pca,
+    project_out,
+    rsa,
+    unit,
+    upper,
+)
+from emotion_concepts.stats import (
+    Estimate,
+    bootstrap,
+    column_correlations,
+    correlation,
+    exceedance_p,
+    pearson,
+    permutation_p,
+    permuted_correlations,
+)
+from emotion_concepts.tracing import TracedModel, mean_embedding
+
+NORMS = ("pleasure", "arousal")
+N_COMPONENTS = 5
+
+
+def average(*directions: np.ndarray) -> np.ndarray:
+    """Return the unit mean of several sets of unit vectors ``[..., d]``."""
+    return unit(np.mean(directions, axis=0))
+
+
+def baselines(model: TracedModel, extractions: Sequence[Extraction]) -> dict[str, np.ndarray]:
+    """Return vectors that no layer of the model has touched, ``{name: [emotions, d]}``.
+
+    The first two are emotion means of the same stories with topic means removed, averaged over
+    registers as the vectors are; the third are the emotion words' own input embeddings.
+    """
+    texts = [extraction.texts() for extraction in extractions]
+    vectoriser = TfidfVectorizer(sublinear_tf=True, min_df=2)
+    vectoriser.fit(np.concatenate([t.ravel() for t in texts]))
+    counted, embedded = [], []
+    for extraction, t in zip(extractions, texts, strict=True):
+        counts = vectoriser.transform(t.ravel()).toarray().reshape(*t.shape, -1)
+        counted.append(unit(remove_topic_means(counts).mean(0)))
+        skip = corpus.SKIP.get(extraction.register, 0)
+        static = mean_embedding(model, t.ravel(), skip=skip).reshape(*t.shape, -1)
+        embedded.append(unit(remove_topic_means(static).mean(0)))
+    words = mean_embedding(model, corpus.EMOTIONS, add_space=True)
+    return {
+        "TF-IDF of the stories": average(*counted),
+        "static embeddings of the stories": average(*embedded),
+        "static embedding of the word": unit(words - words.mean(0)),
+    }
+
+
+# --- components against human ratings ----------------------------------------------------------
+
+
+def component_tests(
+    layers: np.ndarray, emotions: pd.DataFrame, *, resamples: int = 2000, seed: int = 0
+) -> pd.DataFrame:
+    """Correlate the first five components with human pleasure and arousal at every layer (Fig 8).
+
+    Parameters
+    ----------
+    layers : ``[emotions, n_layers, d]``
+        Vectors in the order of `emotions`.
+
+    Returns
+    -------
+    DataFrame, one row a layer, component and norm: r, low, high, n, p (this component alone),
+    p_pc (corrected for the choice among five components), p_layer (for component and layer).
+    """
+    rows = []
+    for norm in NORMS:
+        rated = emotions[norm].notna().to_numpy()
+        y = emotions[norm][rated].to_numpy()
+        scores = [pca(layers[:, n], N_COMPONENTS).scores[rated] for n in range(layers.shape[1])]
+        null = permuted_correlations(np.hstack(scores), y, resamples=resamples, seed=seed)
+        null = np.abs(null).reshape(resamples, layers.shape[1], N_COMPONENTS)
+        best_anywhere = null.max((1, 2))
+        for layer, score in enumerate(scores):
+            best_here = null[:, layer].max(1)
+            for pc in range(N_COMPONENTS):
+                found = bootstrap(pearson, score[:, pc], y, resamples=500, seed=seed)
+                rows.append(
+                    {
+                        "layer": layer,
+                        "pc": pc + 1,
+                        "norm": norm,
+                        "r": found.value,
+                        "low": found.low,
+                        "high": found.high,
+                        "n": found.n,
+                        "p": permutation_p(found.value, null[:, layer, pc]),
+                        "p_pc": permutation_p(found.value, best_here),
+                        "p_layer": permutation_p(found.value, best_anywhere),
+                        "threshold": float(np.quantile(best_here, 0.95)),
+                    }
+                )
+    return pd.DataFrame(rows)
+
+
+def best_component(tests: pd.DataFrame, norm: str, layer: int) -> pd.Series:
+    """Return the row of the component that correlates most with a norm at a layer."""
+    here = tests[(tests.norm == norm) & (tests.layer == layer)]
+    return here.loc[here.r.abs().idxmax()]
+
+
+def oriented(row: pd.Series) -> tuple[float, float, float]:
+    """Return r, low and high with r made positive: a component's sign is free."""
+    return (row.r, row.low, row.high) if row.r >= 0 else (-row.r, -row.high, -row.low)
+
+
+def best_by_layer(tests: pd.DataFrame) -> pd.DataFrame:
+    """Return the best component's r at each layer, signs made positive, beside its threshold.
+
+    Returns
+    -------
+    DataFrame with columns layer, norm (or "best of five by chance"), r, low, high.
+    """
+    rows = []
+    for norm in NORMS:
+        for layer in sorted(tests.layer.unique()):
+            rows.append((layer, norm, *oriented(best_component(tests, norm, layer))))
+    chance = tests.groupby("layer").threshold.mean()
+    rows += [
+        (layer, "best of five by chance", level, level, level) for layer, level in chance.items()
+    ]
+    return pd.DataFrame(rows, columns=["layer", "norm", "r", "low", "high"])
+
+
+def within_sign(
+    vectors: np.ndarray, emotions: pd.DataFrame, norm: str, pc: int, *, seed: int = 0
+) -> pd.DataFrame:
+    """Correlate a component with a norm inside pleasant and inside unpleasant words.
+
+    Two clouds of opposite sign give a high r by themselves; inside one sign, even two human norm
+    sets agree only to about .7.
+
+    Returns
+    -------
+    DataFrame with columns words, r, low, high, n, p.
+    """
+    scores = pca(vectors, pc).scores[:, pc - 1]
+    rows = []
+    for name, chosen in (
+        ("pleasant", emotions.pleasure > 0),
+        ("unpleasant", emotions.pleasure < 0),
+    ):
+        pick = (chosen & emotions[norm].notna()).to_numpy()
+        found = correlation(scores[pick], emotions[norm][pick].to_numpy(), seed=seed)
+        rows.append((name, found.value, found.low, found.high, found.n, found.p))
+    return pd.DataFrame(rows, columns=["words", "r", "low", "high", "n", "p"])
+
+
+def readout_tests(
+    sources: Mapping[str, np.ndarray],
+    emotions: pd.DataFrame,
+    norms: Sequence[str] = (*NORMS, "glasgow_valence"),
+    *,
+    permutations: int = 100,
+    seed: int = 0,
+) -> pd.DataFrame:
+    """Predict a norm from the whole vector, word by held-out word.
+
+    A linear read-out asks whether the information is there at all; the component test asks whether
+    it is the direction of most variance.
+
+    Returns
+    -------
+    DataFrame with columns source, norm, r, low, high, n, p (against shuffled ratings).
+    """
+    rng = np.random.default_rng(seed)
+    rows = []
+    for name, vectors in sources.items():
+        for norm in norms:
+            rated = emotions[norm].notna().to_numpy()
+            x, y = vectors[rated], emotions[norm][rated].to_numpy()
+            found = bootstrap(pearson, linear_readout(x, y, seed=seed), y, seed=seed)
+            null = []
+            for _ in range(permutations):
+                shuffled = rng.permutation(y)
+                null.append(float(pearson(linear_readout(x, shuffled, seed=seed), shuffled)))
+            p = exceedance_p(found.value, np.array(null))
+            rows.append((name, norm, found.value, found.low, found.high, found.n, p))
+    return pd.DataFrame(rows, columns=["source", "norm", "r", "low", "high", "n", "p"])
+
+
+# --- variance ----------------------------------------------------------------------------------
+
+
+def share_nulls(
+    extractions: Sequence[Extraction], layer: int, *, k: int = 10, draws: int = 50, seed: int = 0
+) -> dict[str, np.ndarray]:
+    """Return ``[draws, k]`` variance shares of vectors that know no emotion.
+
+    "random directions" are random unit vectors; "shuffled stories" are fitted by the whole recipe,
+    and averaged over registers, on stories whose emotions were shuffled within topics.
+    """
+    rng = np.random.default_rng(seed)
+    grids = [
+        project_out(e.crossed(layer), components_for(e.neutral.layer(layer))) for e in extractions
+    ]
+    n, d = grids[0].shape[1:]
+    shuffled = []
+    for _ in range(draws):
+        mixed = [np.mean([topic[rng.permutation(n)] for topic in grid], axis=0) for grid in grids]
+        shuffled.append(pca(average(*map(unit, mixed))).shares[:k])
+    return {
+        "random directions": isotropic_shares(n, d, k, draws=draws, seed=seed),
+        "shuffled stories": np.stack(shuffled),
+    }
+
+
+# --- clusters and pairs ------------------------------------------------------------------------
+
+
+def cluster_tests(
+    sources: Mapping[str, np.ndarray],
+    emotions: pd.DataFrame,
+    *,
+    k: int = 10,
+    permutations: int = 1000,
+    seed: int = 0,
+) -> pd.DataFrame:
+    """Compare k-means clusters with the paper's ten (Table 12).
+
+    Returns
+    -------
+    DataFrame with columns source, ari, nmi, null_ari (95th percentile), null_nmi, p.
+    """
+    rng = np.random.default_rng(seed)
+    given = emotions.cluster.to_numpy()
+    rows = []
+    for name, vectors in sources.items():
+        labels = k_means(vectors, k, seed=seed)
+        found = cluster_agreement(labels, given)
+        null = pd.DataFrame(
+            cluster_agreement(labels, rng.permutation(given)) for _ in range(permutations)
+        )
+        p = exceedance_p(found["ari"], null.ari.to_numpy())
+        tail = null.quantile(0.95)
+        rows.append((name, found["ari"], found["nmi"], tail.ari, tail.nmi, p))
+    return pd.DataFrame(rows, columns=["source", "ari", "nmi", "null_ari", "null_nmi", "p"])
+
+
+def pair_tests(
+    vectors: np.ndarray, emotions: pd.DataFrame, *, draws: int = 2000, seed: int = 0
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Place pairs of near and of opposite words among all pairs (Fig 5).
+
+    Returns
+    -------
+    pairs : DataFrame
+        kind, a, b, pair, cosine, percentile (among all pairs).
+    tests : DataFrame
+        kind, mean, low, high, n, null (mean over all pairs), p (random pairs of words as often
+        used as these: the words are shuffled over the pairs).
+    """
+    cosines = cosine_matrix(vectors)
+    everything = np.sort(upper(cosines))
+    names = list(emotions.index)
+    pairs = corpus.word_pairs().copy()
+    a = pairs.a.map(names.index).to_numpy()
+    b = pairs.b.map(names.index).to_numpy()
+    pairs["cosine"] = cosines[a, b]
+    pairs["percentile"] = 100 * np.searchsorted(everything, pairs.cosine) / len(everything)
+    pairs["pair"] = pairs.a + " – " + pairs.b
+    rng = np.random.default_rng(seed)
+    rows = []
+    for kind, group in pairs.groupby("kind", sort=False):
+        left, right = a[group.index], b[group.index]
+        null = np.empty(draws)
+        for n in range(draws):
+            mapping = rng.permutation(len(names))
+            null[n] = cosines[mapping[left], mapping[right]].mean()
+        found = bootstrap(np.mean, group.cosine.to_numpy(), seed=seed)
+        p = permutation_p(found.value - null.mean(), null - null.mean())
+        rows.append((kind, found.value, found.low, found.high, found.n, float(null.mean()), p))
+    columns = ["kind", "mean", "low", "high", "n", "null", "p"]
+    return pairs, pd.DataFrame(rows, columns=columns)
+
+
+# --- the same geometry without a model? --------------------------------------------------------
+
+
+def human_similarity(emotions: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
+    """Return rows with ratings and ``[45, 45]`` minus distances in the pleasure-arousal plane."""
+    rated = emotions[list(NORMS)].notna().all(axis=1).to_numpy()
+    plane = emotions.loc[rated, list(NORMS)].to_numpy()
+    return rated, -np.linalg.norm(plane[:, None] - plane[None], axis=-1)
+
+
+def similarity_tests(
+    vectors: np.ndarray,
+    others: Mapping[str, np.ndarray],
+    emotions: pd.DataFrame,
+    *,
+    permutations: int = 1000,
+    seed: int = 0,
+) -> pd.DataFrame:
+    """Compare the vectors' similarity structure, and each baseline's, with the human plane.
+
+    Regressing a noisy baseline out leaves some of what it shares with the vectors: "partial" is an
+    upper bound of what the vectors add.
+
+    Returns
+    -------
+    DataFrame with columns source, human (correlation of similarities with the human plane), p
+    (words shuffled), with_vectors (over all words), partial (what remains of the vectors'
+    correlation with the human plane once this baseline is regressed out), p_partial.
+    """
+    rng = np.random.default_rng(seed)
+    rated, human = human_similarity(emotions)
+    orders = [rng.permutation(len(human)) for _ in range(permutations)]
+
+    def here(matrix: np.ndarray) -> np.ndarray:
+        return upper(matrix[np.ix_(rated, rated)])
+
+    whole = cosine_matrix(vectors)
+    found, p = _mantel(here(whole), human, orders)
+    rows = [("vectors", found, p, 1.0, None, None)]
+    for name, baseline in others.items():
+        matrix = cosine_matrix(baseline)
+        found, p = _mantel(here(matrix), human, orders)
+        rest = _mantel(_residual(here(whole), here(matrix)), human, orders)
+        rows.append((name, found, p, rsa(matrix, whole), *rest))
+    return pd.DataFrame(
+        rows, columns=["source", "human", "p", "with_vectors", "partial", "p_partial"]
+    )
+
+
+def _mantel(a: np.ndarray, b: np.ndarray, orders: Sequence[np.ndarray]) -> tuple[float, float]:
+    """Correlate a condensed matrix with a square one; p by shuffling the items of the latter."""
+    found = float(np.corrcoef(a, upper(b))[0, 1])
+    null = [np.corrcoef(a, upper(b[np.ix_(order, order)]))[0, 1] for order in orders]
+    return found, exceedance_p(found, np.array(null))
+
+
+def _residual(y: np.ndarray, x: np.ndarray) -> np.ndarray:
+    """Return what is left of y after a straight line in x."""
+    slope, intercept = np.polyfit(x, y, 1)
+    return y - slope * x - intercept
+
+
+# --- what the first component is ---------------------------------------------------------------
+
+_WORD_LISTS = {
+    "first person": "i me my mine myself we us our ours ourselves",
+    "body": """arm arms back breath chest eye eyes face feet finger fingers foot hand hands head heart jaw
+        knee knees leg legs mouth neck palm palms shoulder shoulders skin stomach throat""",
+    "past": "ago always been before had never once used year years yesterday",
+    "thought": """believe believed decided forget forgot knew know known mean meant remember remembered
+        should think thought understand understood want wanted why wish wished wonder wondered""",
+}
+_WORDS = {name: frozenset(words.split()) for name, words in _WORD_LISTS.items()}
+
+
+def story_features(texts: Sequence[str]) -> pd.DataFrame:
+    """Return simple features of style and content, one row a story.
+
+    Columns: words, words a sentence, letters a word, share of distinct words, share of text in
+    quotation marks; questions, exclamations, commas, and words of the first person, of the body,
+    of the past and of thought, each per 100 words.
+    """
+    return pd.DataFrame([_features(text) for text in texts])
+
+
+def _features(text: str) -> dict[str, float]:
+    words = re.findall(r"[^\W\d_]+(?:['’][^\W\d_]+)?", text.lower())
+    n = max(len(words), 1)
+    quoted = sum(map(len, re.findall(r"(?<!\w)['‘\"“].*?['’\"”](?!\w)", text)))
+    stems = [re.split("['’]", word)[0] for word in words]
+    listed = {
+        name: 100 * sum(stem in chosen for stem in stems) / n for name, chosen in _WORDS.items()
+    }
+    return {
+        "words": float(len(words)),
+        "words a sentence": n / max(len(re.findall(r"[.!?]+", text)), 1),
+        "letters a word": sum(map(len, words)) / n,
+        "distinct words": len(set(words)) / n,
+        "in quotation marks": quoted / max(len(text), 1),
+        "questions": 100 * text.count("?") / n,
+        "exclamations": 100 * text.count("!") / n,
+        "commas": 100 * text.count(",") / n,
+        **listed,
+    }
+
+
+def emotion_features(extraction: Extraction) -> pd.DataFrame:
+    """Return `story_features` averaged by emotion, topic means removed, ``[emotions, features]``."""
+    texts = extraction.texts()
+    features = story_features(texts.ravel())
+    grid = features.to_numpy().reshape(*texts.shape, -1)
+    return pd.DataFrame(
+        remove_topic_means(grid).mean(0),
+        columns=features.columns,
+        index=list(extraction.vectors.emotions),
+    )
+
+
+def component_meaning(
+    extraction: Extraction,
+    vectors: np.ndarray,
+    emotions: pd.DataFrame,
+    *,
+    resamples: int = 1000,
+    seed: int = 0,
+) -> pd.DataFrame:
+    """Correlate the first components with features of style and with human norms.
+
+    Returns
+    -------
+    DataFrame with columns pc, feature, kind ("style" or "norm"), r, n, p (permutation, corrected
+    for the choice among all features and components of its kind).
+    """
+    style = emotion_features(extraction).loc[emotions.index]
+    norms = emotions[["pleasure", "arousal", "dominance", "glasgow_valence"]]
+    scores = pca(vectors, N_COMPONENTS).scores
+    rows = []
+    for kind, table in (("style", style), ("norm", norms)):
+        null = np.zeros(resamples)
+        found = []
+        for feature in table:
+            known = table[feature].notna().to_numpy()
+            y = table[feature][known].to_numpy()
+            r = column_correlations(scores[known], y)
+            shuffled = permuted_correlations(scores[known], y, resamples=resamples, seed=seed)
+            null = np.maximum(null, np.abs(shuffled).max(1))
+            found += [(pc + 1, feature, kind, r[pc], int(known.sum())) for pc in range(len(r))]
+        rows += [(*row, permutation_p(row[3], null)) for row in found]
+    return pd.DataFrame(rows, columns=["pc", "feature", "kind", "r", "n", "p"])
+
+
+def style_share(
+    extraction: Extraction,
+    vectors: np.ndarray,
+    emotions: pd.DataFrame,
+    *,
+    pc: int = 1,
+    permutations: int = 100,
+    seed: int = 0,
+) -> Estimate:
+    """Return the share of a component's variance that all story features predict together.
+
+    Cross-validated over emotions; the interval is over emotions, p against shuffled scores.
+    """
+    rng = np.random.default_rng(seed)
+    x = emotion_features(extraction).loc[emotions.index].to_numpy()
+    x = (x - x.mean(0)) / x.std(0)
+    y = pca(vectors, pc).scores[:, pc - 1]
+    found = bootstrap(_explained, linear_readout(x, y, seed=seed), y, seed=seed)
+    null = []
+    for _ in range(permutations):
+        shuffled = rng.permutation(y)
+        null.append(float(_explained(linear_readout(x, shuffled, seed=seed), shuffled)))
+    p = exceedance_p(found.value, np.array(null))
+    return Estimate(found.value, found.low, found.high, found.n, p)
+
+
+def _explained(predicted: np.ndarray, y: np.ndarray, axis: int = -1) -> np.ndarray:
+    return 1 - ((y - predicted) ** 2).mean(axis) / y.var(axis)
+
+
+def extremes(vectors: np.ndarray, names: Sequence[str], *, pc: int, k: int = 8) -> dict[str, list]:
+    """Return the emotions at both ends of a component, furthest first."""
+    order = np.argsort(pca(vectors, pc).scores[:, pc - 1])
+    return {"low": [names[n] for n in order[:k]], "high": [names[n] for n in order[: -k - 1 : -1]]}
+
+
+# --- layers ------------------------------------------------------------------------------------
+
+
+def register_agreement(a: np.ndarray, b: np.ndarray) -> pd.DataFrame:
+    """Return the RSA of two registers' geometries, layer by layer.
+
+    Parameters
+    ----------
+    a, b : ``[emotions, n_layers, d]`` in the same order of emotions.
+    """
+    values = [
+        rsa(cosine_matrix(a[:, layer]), cosine_matrix(b[:, layer])) for layer in range(a.shape[1])
+    ]
+    return pd.DataFrame({"layer": range(len(values)), "rsa": values})

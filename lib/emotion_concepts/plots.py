@@ -1,0 +1,1093 @@
+"""Figures of one look, and the way to show them in a notebook with written alt text.
+
+Tables and arrays go in, a matplotlib Figure comes out. What a number means, its interval and its
+null were computed elsewhere (``stats``); here they are only drawn. Pictures that react to the
+reader, and tables, are in ``html_views``.
+
+The look: white card (so a figure reads in dark mode too), left-aligned title that states the
+question or the finding, colour for what is measured, grey for controls, dotted line for chance.
+"""
+
+from __future__ import annotations
+
+import base64
+import functools
+import html
+import io
+import itertools
+import re
+import textwrap
+from collections.abc import Callable, Iterable, Mapping, Sequence
+
+import matplotlib as mpl
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import seaborn as sns
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import CenteredNorm, LinearSegmentedColormap
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch, Rectangle
+from matplotlib.text import Annotation, Text
+from matplotlib.ticker import MaxNLocator
+from scipy.optimize import isotonic_regression
+
+from emotion_concepts.errors import BadInput, nearest
+
+INK, SOFT, LINE = "#222222", "#5f6368", "#d5d8dc"
+BLUE, ORANGE = "#0b6aa8", "#c75b00"
+# Six colours that stay apart, and apart from grey, with red- or green-blind eyes (CIELAB distance
+# of at least 22 under simulated deuteranopia and protanopia). Text is never set in them.
+SERIES = (BLUE, ORANGE, "#56b4e9", "#882255", "#332288", "#e69f00")
+CONTROL, BASELINE = "#9a9fa5", "#5d7f9c"
+HUMAN, SAND = "#f3e6c4", "#d9c07a"  # what people agree on among themselves
+
+# Negative is blue and positive is orange, everywhere; the lightness of both arms is the same.
+DIVERGING = ("#08427a", "#3f86c0", "#a9cbe6", "#f7f7f7", "#f6c08a", "#dd7a1c", "#8a3e00")
+_MAP = LinearSegmentedColormap.from_list("blue_orange", DIVERGING)
+# For single dots, which would vanish on white in the middle of the map above.
+_DOTS = LinearSegmentedColormap.from_list(
+    "blue_grey_orange", ("#08427a", "#4a90c8", "#c3c5c8", "#e08a34", "#8a3e00")
+)
+# Tol's muted set, for many groups that stand side by side.
+_GROUPS = (
+    "#332288",
+    "#88ccee",
+    "#44aa99",
+    "#999933",
+    "#ddcc77",
+    "#cc6677",
+    "#882255",
+    "#aa4499",
+    "#117733",
+    "#bbbbbb",
+)
+
+WIDTH = 7.4  # inches; 710 CSS pixels, the text width of the book
+CSS_DPI, FILE_DPI = 96, 144  # shown size and stored size: sharp on dense screens
+
+STYLE = {
+    **sns.axes_style("ticks"),
+    "font.family": ["DejaVu Sans"],  # ships with matplotlib, so the bytes are the same everywhere
+    "font.size": 9.5,
+    "axes.labelsize": 9.5,
+    "axes.titlesize": 10,
+    "axes.titlelocation": "left",
+    "axes.titleweight": "bold",
+    "xtick.labelsize": 9,
+    "ytick.labelsize": 9,
+    "legend.fontsize": 9,
+    "legend.frameon": False,
+    "text.color": INK,
+    "axes.labelcolor": INK,
+    "axes.edgecolor": SOFT,
+    "xtick.color": SOFT,
+    "ytick.color": SOFT,
+    "xtick.labelcolor": INK,
+    "ytick.labelcolor": INK,
+    "xtick.major.size": 3,
+    "ytick.major.size": 3,
+    "axes.linewidth": 0.8,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": False,
+    "grid.color": LINE,
+    "grid.linewidth": 0.6,
+    "lines.linewidth": 2,
+    "figure.facecolor": "white",
+    "axes.facecolor": "white",
+    "savefig.facecolor": "white",
+    "figure.dpi": CSS_DPI,
+    "axes.prop_cycle": mpl.cycler(color=SERIES),
+}
+
+# The card around a picture. Sphinx themes dim pictures and pad outputs in dark mode; a picture
+# that brings its own card needs neither. `:has` reaches the wrapper that we do not write.
+CARD_CSS = """<style>
+.ec-card{--ec-bg:#fff;--ec-ink:#222;--ec-soft:#5f6368;--ec-line:#8b9096;
+ box-sizing:border-box;max-width:100%;margin:0;padding:.6rem;border-radius:.4rem;
+ background:var(--ec-bg);color:var(--ec-ink);font:14px/1.5 system-ui,sans-serif}
+.ec-card img{display:block;max-width:100%;height:auto;margin:0;
+ padding:0!important;background:#fff!important;filter:none!important}
+.ec-card figcaption{color:var(--ec-soft);margin-top:.4rem;max-width:46rem;text-align:left}
+.text_html:has(>.ec-card){background:none!important;padding:0!important}
+</style>"""
+
+_PATH = re.compile(r"^\S+$|^[./~]|[/\\]\S*\.[a-z]{2,4}\b|\.(png|svg|jpe?g|gif|webp|html?)\b", re.I)
+
+
+# --- the look, and showing -----------------------------------------------------------------------
+
+
+def use_style() -> None:
+    """Give the look of the book to figures that a notebook draws by itself.
+
+    The functions of this module have it without this call.
+    """
+    mpl.rcParams.update(STYLE)
+
+
+def _styled(draw: Callable[..., Figure]) -> Callable[..., Figure]:
+    @functools.wraps(draw)
+    def wrapped(*args, **kwargs) -> Figure:
+        with mpl.rc_context(STYLE):
+            return draw(*args, **kwargs)
+
+    return wrapped
+
+
+def check_alt(alt: str) -> str:
+    """Return the alt text, or raise where it cannot stand for the picture.
+
+    Raises
+    ------
+    BadInput
+        When it is shorter than 20 characters or looks like a path.
+    """
+    alt = " ".join(str(alt).split())
+    if len(alt) < 20:
+        raise BadInput(f"alt text {alt!r} is too short: say in a sentence what is seen")
+    if _PATH.search(alt):
+        raise BadInput(f"alt text {alt!r} looks like a path: say in a sentence what is seen")
+    return alt
+
+
+def png_bytes(figure: Figure) -> bytes:
+    """Return the figure as PNG; the same figure gives the same bytes."""
+    buffer = io.BytesIO()
+    with mpl.rc_context(STYLE):
+        figure.savefig(buffer, format="png", dpi=FILE_DPI, metadata={"Software": None})
+    return buffer.getvalue()
+
+
+def figure_bundle(figure: Figure, *, alt: str, caption: str | None = None) -> dict[str, str]:
+    """Return what a notebook stores for a figure: HTML with alt text, PNG, and the alt text.
+
+    Viewers choose the richest form that they know: a web page takes the HTML, LaTeX the PNG, a
+    terminal the text.
+    """
+    alt = check_alt(alt)
+    png = base64.b64encode(png_bytes(figure)).decode()
+    width, height = (round(side * CSS_DPI) for side in figure.get_size_inches())
+    below = f"<figcaption>{html.escape(caption)}</figcaption>" if caption else ""
+    page = (
+        f'{CARD_CSS}<figure class="ec-card"><img src="data:image/png;base64,{png}" '
+        f'alt="{html.escape(alt)}" width="{width}" height="{height}">{below}</figure>'
+    )
+    return {"text/html": page, "image/png": png, "text/plain": alt}
+
+
+def show(figure: Figure, *, alt: str, caption: str | None = None) -> None:
+    """Display a figure in a notebook with its alt text, then close it.
+
+    Parameters
+    ----------
+    figure : Figure
+        Made by a function of this module or by pyplot.
+    alt : str
+        What is seen, in a sentence, for readers who do not see it.
+    caption : str, optional
+        Set below the figure.
+
+    Raises
+    ------
+    BadInput
+        When `alt` is shorter than 20 characters or looks like a path.
+    """
+    from IPython.display import display  # only notebooks have it
+
+    display(figure_bundle(figure, alt=alt, caption=caption), raw=True)
+    plt.close(figure)
+
+
+# --- what every input must satisfy ---------------------------------------------------------------
+
+
+def need_columns(table: pd.DataFrame, *columns: str) -> None:
+    """Raise `BadInput` for an empty table, and for a missing column by its name."""
+    if len(table) == 0:
+        raise BadInput("the table is empty: there is nothing to draw")
+    for column in columns:
+        if column not in table.columns:
+            hint = nearest(str(column), map(str, table.columns))
+            raise BadInput(f"the table has no column {column!r}; {hint}")
+
+
+def square(matrix: np.ndarray, names: Sequence[str]) -> np.ndarray:
+    """Return the matrix as floats; raise `BadInput` unless it is [E, E], finite, E = len(names)."""
+    matrix = np.asarray(matrix, dtype=float)
+    n = len(names)
+    if n == 0 or matrix.shape != (n, n):
+        raise BadInput(f"matrix has shape {matrix.shape}, names ask for ({n}, {n})")
+    if not np.isfinite(matrix).all():
+        raise BadInput("matrix holds values that are not finite")
+    return matrix
+
+
+def permutation(order: Sequence[int] | None, n: int) -> np.ndarray:
+    """Return an order of n items, the given one by default; raise `BadInput` if it is none."""
+    order = np.arange(n) if order is None else np.asarray(order)
+    if order.shape != (n,) or not np.array_equal(np.sort(order), np.arange(n)):
+        raise BadInput(f"order must hold each of 0 … {n - 1} once")
+    return order
+
+
+def colour_limit(matrix: np.ndarray, vmax: float | None) -> float:
+    """Return vmax, by default the largest magnitude off the diagonal (on it, a cosine is 1)."""
+    if vmax is None:
+        apart = matrix[~np.eye(len(matrix), dtype=bool)]
+        vmax = float(np.abs(apart).max(initial=0.0)) or 1.0
+    if not vmax > 0:
+        raise BadInput(f"vmax must be positive, got {vmax}")
+    return float(vmax)
+
+
+def _vector(values: Sequence[float], names: Sequence[str], what: str) -> np.ndarray:
+    values = np.asarray(values, dtype=float)
+    if len(names) == 0 or values.shape != (len(names),):
+        raise BadInput(f"{what} has shape {values.shape}, names ask for ({len(names)},)")
+    return values
+
+
+def _finite(values: np.ndarray, what: str) -> np.ndarray:
+    if not np.isfinite(values).all():
+        raise BadInput(f"{what} holds values that are not finite")
+    return values
+
+
+# --- parts that figures share --------------------------------------------------------------------
+
+_PROBE = {"marker": "o", "color": BLUE, "markersize": 7}
+_PAPER = {
+    "marker": "D",
+    "color": ORANGE,
+    "markersize": 6.5,
+    "markerfacecolor": "white",
+    "markeredgewidth": 1.6,
+}
+
+
+def _canvas(
+    title: str,
+    note: str | None,
+    *,
+    height: float,
+    width: float = WIDTH,
+    key: Sequence[Line2D | Patch] = (),
+    layout: str = "constrained",
+) -> Figure:
+    """Return a figure with title, note and key set above `height` inches for the plot itself."""
+    titles = textwrap.wrap(title, int(width * 9.6))
+    notes = textwrap.wrap(note, int(width * 13)) if note else []
+    lines = 17 * len(titles) + 2, 13 * len(notes) + 1, 19 * bool(key)  # points
+    total = height + (sum(lines) + 11) / 72
+    figure = Figure(figsize=(width, total))
+    FigureCanvasAgg(figure)  # not pyplot's: no second display, nothing left open
+    figure.set_layout_engine(layout, rect=(0, 0, 1, height / total))
+    left, tops = 4 / 72 / width, 1 - (6 + np.cumsum((0, *lines))) / 72 / total
+    for text, y, look in (
+        (titles, tops[0], {"weight": "bold", "size": 12}),
+        (notes, tops[1], {"color": SOFT, "size": 9}),
+    ):
+        figure.text(left, y, "\n".join(text), va="top", linespacing=1.25, **look)
+    if key:
+        look = {"borderpad": 0.3, "handletextpad": 0.5, "columnspacing": 1.8}
+        legend = figure.legend(
+            handles=key, loc="upper left", bbox_to_anchor=(0, tops[2]), ncols=len(key), **look
+        )
+        legend.set_in_layout(False)
+    return figure
+
+
+def _mark(label: str, look: Mapping) -> Line2D:
+    """An entry of the key for a kind of dot."""
+    return Line2D([], [], ls="none", label=label, **look)
+
+
+def _chance_mark() -> Line2D:
+    return Line2D([], [], color=SOFT, ls=":", lw=1.4, label="chance")
+
+
+def _spread(wanted: np.ndarray, gap: float) -> np.ndarray:
+    """Move positions within [0, 1] at least `gap` apart, as little as possible, order kept."""
+    order = np.argsort(wanted, kind="stable")
+    steps = gap * np.arange(len(wanted))
+    moved = isotonic_regression(wanted[order] - steps).x
+    moved = np.clip(moved, 0.035, max(0.035, 0.965 - steps[-1])) + steps
+    result = np.empty_like(moved)
+    result[order] = moved
+    return result
+
+
+def _column(
+    ax: Axes,
+    points: np.ndarray,
+    texts: Sequence[str],
+    *,
+    at: float,
+    colours: Sequence[str],
+    gap: float = 12.5,
+    text_colours: Sequence[str] | None = None,
+) -> None:
+    """Write texts one below the other at axes x `at`, each tied to its point by a thin line.
+
+    Points are [n, 2] in axes coordinates, `gap` is in points. Text stays dark whatever the
+    colour of its line, so that it can be read.
+    """
+    ax.figure.draw_without_rendering()  # settles the height of the axes
+    height = ax.get_window_extent().height / ax.figure.dpi * 72
+    spread = _spread(np.clip(points[:, 1], 0, 1), gap / height)
+    text_colours = text_colours or [INK] * len(texts)
+    for (x, y), row, text, colour, ink in zip(
+        points, spread, texts, colours, text_colours, strict=True
+    ):
+        # Not ax.plot, which would stretch the data limits to hold the tie.
+        tie = Line2D([x, at - 0.024, at - 0.008], [y, row, row], color=colour, lw=0.9)
+        tie.set(transform=ax.transAxes, clip_on=False)
+        ax.add_artist(tie)
+        ax.text(at, row, text, color=ink, va="center_baseline", size=9.5, transform=ax.transAxes)
+
+
+def _in_axes(ax: Axes, points: Sequence[tuple[float, float]]) -> np.ndarray:
+    """Data coordinates as axes coordinates."""
+    ax.figure.draw_without_rendering()  # settles the limits of the data
+    return (ax.transData + ax.transAxes.inverted()).transform(np.asarray(points, dtype=float))
+
+
+def _name_layer(ax: Axes, x: float, layer: int) -> None:
+    ax.text(
+        x,
+        1.015,
+        f"read-out layer {layer}",
+        ha="center",
+        va="bottom",
+        size=9,
+        transform=ax.get_xaxis_transform(),
+    )
+
+
+def _colour_bar(ax: Axes, drawn, label: str, **place) -> None:
+    bar = ax.figure.colorbar(drawn, ax=ax, pad=0.02, **place)
+    bar.set_label(label)
+    bar.outline.set_visible(False)
+    bar.ax.tick_params(size=2)
+
+
+def _rows(ax: Axes, names: Sequence[str]) -> None:
+    """Make the y axis a list of names, first on top."""
+    ax.set_ylim(len(names) - 0.4, -0.6)
+    ax.set_yticks(range(len(names)), names)
+    ax.tick_params(axis="y", length=0)
+
+
+def _beside(ax: Axes, y: float, text: str, *, right: float = 30, **look) -> None:
+    """Write a number in row y, ending `right` points beyond the axes."""
+    place = {"xycoords": ("axes fraction", "data"), "textcoords": "offset points"}
+    ax.annotate(text, (1, y), (right, 0), ha="right", va="center_baseline", **place, **look)
+
+
+def _interval(ax: Axes, y: float, low: float, high: float, colour: str) -> None:
+    if np.isfinite(low) and np.isfinite(high):
+        ax.plot([low, high], [y, y], color=colour, lw=1.8, solid_capstyle="butt", zorder=3)
+
+
+# --- figures -------------------------------------------------------------------------------------
+
+
+@_styled
+def by_layer(
+    table: pd.DataFrame,
+    *,
+    value: str,
+    hue: str,
+    title: str,
+    ylabel: str,
+    low: str | None = None,
+    high: str | None = None,
+    controls: Sequence[str] = (),
+    mark_layer: int | None = None,
+    chance: float | None = None,
+    human_band: tuple[float, float] | None = None,
+    yscale: str = "linear",
+    note: str | None = None,
+) -> Figure:
+    """Draw one line per `hue` over the layers, named at its end.
+
+    Parameters
+    ----------
+    table : DataFrame
+        One row per layer and line: ``layer`` (int, 0-based) and the columns named below.
+    value, hue : str
+        Columns of the height and of the line's name.
+    title, ylabel : str
+        The question or finding, and the axis with its unit.
+    low, high : str, optional
+        Columns of the interval, drawn as a band.
+    controls : sequence of str
+        Values of `hue` to draw in grey.
+    mark_layer : int, optional
+        The read-out layer, marked by a vertical line.
+    chance : float, optional
+        Height of the dotted line.
+    human_band : (float, float), optional
+        Range of agreement between people, shaded.
+    yscale : str
+        "linear" or "log".
+    note : str, optional
+        n, and what the band is; set below the title.
+
+    Raises
+    ------
+    BadInput
+        On an empty table, a missing column, an unknown control, or too many coloured lines.
+    """
+    need_columns(table, "layer", value, hue, *(c for c in (low, high) if c))
+    looks = _line_colours(list(table[hue].unique()), controls)
+    figure = _canvas(title, note, height=3.5)
+    ax = figure.subplots()
+    ends = []
+    for name, rows in table.groupby(hue, sort=False):
+        rows = rows.sort_values("layer")
+        look = {"color": looks[name], "zorder": 2 if name in controls else 3}
+        ax.plot(rows["layer"], rows[value], **look)
+        if low and high:
+            ax.fill_between(rows["layer"], rows[low], rows[high], alpha=0.16, lw=0, **look)
+        x, y = rows.loc[rows[value].notna(), ["layer", value]].iloc[-1]
+        ends.append((x, y, name, looks[name], SOFT if name in controls else INK))
+    _layer_axes(ax, table["layer"], ylabel, yscale)
+    edge = ax.get_xlim()[1]
+    if human_band is not None:
+        ax.axhspan(*human_band, color=HUMAN, lw=0, zorder=0)
+        ends.append((edge, float(np.mean(human_band)), "between people", SAND, SOFT))
+    if chance is not None:
+        ax.axhline(chance, color=SOFT, ls=":", lw=1.4, zorder=1)
+        ends.append((edge, chance, "chance", SOFT, SOFT))
+    if mark_layer is not None:
+        ax.axvline(mark_layer, color=INK, lw=0.9, zorder=1)
+        _name_layer(ax, mark_layer, mark_layer)
+    x, y, texts, colours, inks = zip(*ends, strict=True)
+    points = _in_axes(ax, list(zip(x, y, strict=True)))
+    _column(ax, points, texts, at=1.04, colours=colours, text_colours=inks)
+    return figure
+
+
+def _line_colours(names: Sequence[str], controls: Sequence[str]) -> dict[str, str]:
+    for control in controls:
+        if control not in names:
+            raise BadInput(f"no line is called {control!r}; {nearest(control, map(str, names))}")
+    coloured = [name for name in names if name not in controls]
+    if len(coloured) > len(SERIES):
+        raise BadInput(
+            f"{len(coloured)} coloured lines cannot be told apart, {len(SERIES)} can: "
+            "draw fewer, or name some as controls"
+        )
+    return dict(zip(coloured, SERIES, strict=False)) | dict.fromkeys(controls, CONTROL)
+
+
+def _layer_axes(ax: Axes, layers: pd.Series, ylabel: str, yscale: str) -> None:
+    ax.set(xlabel="layer (0 = first decoder block)", ylabel=ylabel, yscale=yscale)
+    ax.set_xlim(layers.min() - 0.4, layers.max() + 0.4)
+    ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+    if yscale == "log":
+        ax.yaxis.set_major_formatter(lambda v, _: f"{v:,.10g}")
+    ax.grid(axis="y")
+
+
+_KINDS = {
+    "probe": _PROBE,
+    "baseline": {"marker": "s", "color": BASELINE, "markersize": 6},
+    "null": {"marker": "o", "color": CONTROL, "markersize": 6, "markerfacecolor": "white"},
+}
+
+
+@_styled
+def accuracy_bars(
+    table: pd.DataFrame,
+    *,
+    value: str,
+    low: str,
+    high: str,
+    label: str,
+    title: str,
+    chance: float | Mapping[str, float],
+    panels: str = "setting",
+    kind: str = "kind",
+    xlabel: str = "accuracy",
+    note: str | None = None,
+) -> Figure:
+    """Draw dots with intervals in one panel per setting, the values written beside them.
+
+    Parameters
+    ----------
+    table : DataFrame
+        One row per panel and method; both keep the order of first appearance.
+    value, low, high : str
+        Columns of the accuracy (0 to 1) and its interval.
+    label, panels : str
+        Columns of the method's name and of the panel.
+    kind : str
+        Column that says "probe", "baseline" or "null".
+    title, xlabel : str
+        The question or finding, and the axis.
+    chance : float or mapping
+        Where the dotted line stands: one number, or one for each panel.
+    note : str, optional
+        n, and what the interval is; set below the title.
+
+    Raises
+    ------
+    BadInput
+        On an empty table, a missing column, an unknown kind, or a panel without chance.
+    """
+    need_columns(table, value, low, high, label, panels, kind)
+    kinds = _known(table[kind], _KINDS)
+    settings, methods = list(table[panels].unique()), list(table[label].unique())
+    if not isinstance(chance, Mapping):
+        chance = dict.fromkeys(settings, chance)
+    if missing := [setting for setting in settings if setting not in chance]:
+        raise BadInput(f"chance is missing for the panel {missing[0]!r}")
+    columns = min(3, len(settings))
+    lines = -(-len(settings) // columns)
+    key = [*(_mark(k, _KINDS[k]) for k in kinds), _chance_mark()]
+    figure = _canvas(title, note, height=lines * (0.27 * len(methods) + 0.85), key=key)
+    grid = figure.subplots(lines, columns, sharex=True, sharey=True, squeeze=False).ravel()
+    for ax, setting in zip(grid, settings, strict=False):
+        part = table.loc[table[panels] == setting, [label, value, low, high, kind]]
+        _accuracy_panel(ax, part.itertuples(index=False, name=None), methods)
+        ax.axvline(chance[setting], color=SOFT, ls=":", lw=1.4, zorder=1)
+        ax.set(title=str(setting), xlabel=xlabel)
+        ax.label_outer()
+    for ax in grid[len(settings) :]:
+        ax.remove()
+    return figure
+
+
+def _accuracy_panel(ax: Axes, rows: Iterable[tuple], methods: Sequence[str]) -> None:
+    for name, value, low, high, kind in rows:
+        y = methods.index(name)
+        _interval(ax, y, low, high, _KINDS[kind]["color"])
+        ax.plot(value, y, zorder=4, **_KINDS[kind])
+        _beside(ax, y, f"{value:.2f}")
+    _rows(ax, methods)
+    ax.set_xlim(0, 1)
+    ax.set_xticks([0, 0.5, 1], ["0", "0.5", "1"])
+    ax.grid(axis="y")
+
+
+def _known(kinds: pd.Series, known: Mapping[str, Mapping]) -> list[str]:
+    """Return the kinds that occur, in the order of `known`; raise `BadInput` for others."""
+    present = set(kinds)
+    for unknown in present - set(known):
+        raise BadInput(f"unknown kind {unknown!r}; {nearest(str(unknown), known)}")
+    return [kind for kind in known if kind in present]
+
+
+@_styled
+def reliability_strip(
+    values: Sequence[float],
+    names: Sequence[str],
+    *,
+    highlight: int = 6,
+    title: str = "How reliable is each vector?",
+    ylabel: str = "split-half reliability (cosine)",
+    note: str | None = None,
+) -> Figure:
+    """Draw all emotions as sorted dots and name the `highlight` lowest and highest.
+
+    Parameters
+    ----------
+    values : array [E]
+        Reliability of each vector.
+    names : sequence of E str
+        The emotions.
+    highlight : int
+        How many to name at each end.
+    title, ylabel : str
+        The question or finding, and the axis.
+    note : str, optional
+        How reliability was measured, and on how many texts; set below the title.
+
+    Raises
+    ------
+    BadInput
+        On a shape mismatch or a value that is not finite.
+    """
+    values = _finite(_vector(values, names, "values"), "values")
+    order = np.argsort(values, kind="stable")
+    n, k = len(values), min(highlight, len(values) // 2)
+    figure = _canvas(title, note, height=3.5)
+    ax = figure.subplots()
+    ax.set(ylabel=ylabel, xlabel=f"emotions from least to most reliable (n = {n})", xticks=[])
+    ax.set_xlim(-0.02 * n, 1.02 * n)
+    ax.margins(y=0.08)
+    ax.grid(axis="y")
+    points = np.column_stack([np.arange(n), values[order]])
+    ax.plot(*points[k : n - k].T, "o", ms=4.5, color=BASELINE, alpha=0.75, mew=0)
+    ends = (slice(0, k), ORANGE, 0.13), (slice(n - k, n), BLUE, 1.04)
+    for part, colour, _ in ends:
+        ax.plot(*points[part].T, "o", ms=5.5, color=colour)
+    for part, colour, at in ends[: 2 * bool(k)]:
+        texts = [f"{names[e]} {values[e]:.2f}" for e in order[part]]
+        _column(ax, _in_axes(ax, points[part]), texts, at=at, colours=[colour] * k)
+    return figure
+
+
+@_styled
+def cosine_matrix(
+    matrix: np.ndarray,
+    names: Sequence[str],
+    *,
+    order: Sequence[int],
+    title: str,
+    cluster: Sequence[str] | None = None,
+    label: str = "cosine",
+    vmax: float | None = None,
+    note: str | None = None,
+) -> Figure:
+    """Draw a matrix of cosines in a given order, with the clusters along its side.
+
+    Parameters
+    ----------
+    matrix : array [E, E]
+        Cosines, or other values around 0.
+    names : sequence of E str
+        The emotions; about thirty of them are written.
+    order : sequence of E int
+        Row and column order, for example the leaves of a hierarchical clustering.
+    title, label : str
+        The finding, and the name of the colour bar.
+    cluster : sequence of E str, optional
+        Cluster of each emotion, in the order of `names`.
+    vmax : float, optional
+        Colours span -vmax to vmax; by default the largest magnitude off the diagonal.
+    note : str, optional
+        Layer, method of ordering, source of the clusters; set below the title.
+
+    Raises
+    ------
+    BadInput
+        On a shape mismatch, a value that is not finite, or an order that is none.
+    """
+    matrix, n = square(matrix, names), len(names)
+    order, limit = permutation(order, n), colour_limit(matrix, vmax)
+    figure = _canvas(title, note, height=5.9, layout="compressed")
+    ax = figure.subplots()
+    drawn = ax.imshow(matrix[np.ix_(order, order)], cmap=_MAP, vmin=-limit, vmax=limit)
+    step = -(-n // 30)  # more names than this would run into each other
+    at = np.arange(step // 2, n, step)
+    ax.set_yticks(at, [names[order[i]] for i in at])
+    ax.set_xticks([])
+    ax.spines[:].set_visible(False)
+    if step > 1:
+        ax.set_xlabel(f"columns in the same order; 1 in {step} of {n} names is written", color=SOFT)
+    if cluster is not None:
+        if len(cluster) != n:
+            raise BadInput(f"cluster holds {len(cluster)} entries, names ask for {n}")
+        _cluster_strip(ax, [str(cluster[i]) for i in order])
+    _colour_bar(ax, drawn, label, location="bottom", shrink=0.6, aspect=30)
+    return figure
+
+
+def _cluster_strip(ax: Axes, clusters: Sequence[str]) -> None:
+    """Draw a coloured strip beside a matrix; name each cluster at its longest run."""
+    n = len(clusters)
+    edges = [0, *(i for i in range(1, n) if clusters[i] != clusters[i - 1]), n]
+    runs = sorted(itertools.pairwise(edges), key=lambda run: run[0] - run[1])
+    colours = dict(zip(dict.fromkeys(clusters), itertools.cycle(_GROUPS), strict=False))
+    middles: dict[str, float] = {}
+    for start, stop in runs:
+        name = clusters[start]
+        box = (1.015, 1 - stop / n), 0.03, (stop - start) / n
+        ax.add_patch(
+            Rectangle(*box, color=colours[name], lw=0, transform=ax.transAxes, clip_on=False)
+        )
+        middles.setdefault(name, 1 - (start + stop) / 2 / n)
+    points = np.array([(1.045, middle) for middle in middles.values()])
+    texts = [textwrap.fill(name, 13) for name in middles]
+    gap = 15 * max(text.count("\n") + 1 for text in texts)
+    _column(ax, points, texts, at=1.09, colours=[colours[name] for name in middles], gap=gap)
+
+
+@_styled
+def plane(
+    x: Sequence[float],
+    y: Sequence[float],
+    names: Sequence[str],
+    *,
+    title: str,
+    xlabel: str,
+    ylabel: str,
+    colour: Sequence[float] | None = None,
+    colour_label: str = "",
+    colour_centre: float = 0.0,
+    labels: Sequence[str] | None = None,
+    note: str | None = None,
+) -> Figure:
+    """Draw emotions as named dots on a plane, such as two principal components or a UMAP.
+
+    Parameters
+    ----------
+    x, y : array [E]
+        Positions.
+    names : sequence of E str
+        The emotions.
+    title, xlabel, ylabel : str
+        The question or finding, and the axes.
+    colour : array [E], optional
+        Human ratings; a dot without one (NaN) is hollow.
+    colour_label : str
+        Name of the colour bar.
+    colour_centre : float
+        The neutral rating, drawn in grey.
+    labels : sequence of str, optional
+        Names to write, most important first; one that does not fit beside its dot stands further
+        off, tied by a line, and is left out where that is full too. By default all names that
+        fit beside their dot, from the rim inwards.
+    note : str, optional
+        n and source of the ratings; set below the title.
+
+    Raises
+    ------
+    BadInput
+        On a shape mismatch, a position that is not finite, or a label that is no name.
+    """
+    points = np.column_stack([_finite(_vector(v, names, w), w) for v, w in ((x, "x"), (y, "y"))])
+    order = _label_order(points, names, labels)
+    rings = 1 if labels is None else 4  # names that were asked for may stand further off
+    figure = _canvas(title, note, height=5.6)
+    ax = figure.subplots()
+    ax.set(xlabel=xlabel, ylabel=ylabel)
+    ax.axhline(0, color=LINE, lw=0.8, zorder=0)
+    ax.axvline(0, color=LINE, lw=0.8, zorder=0)
+    if colour is None:
+        ax.scatter(*points.T, s=26, color=BASELINE)
+    else:
+        _rated_dots(ax, points, _vector(colour, names, "colour"), colour_label, colour_centre)
+    ax.margins(0.07)
+    _write_names(ax, points, names, order, rings)
+    return figure
+
+
+def _rated_dots(
+    ax: Axes, points: np.ndarray, ratings: np.ndarray, label: str, centre: float
+) -> None:
+    rated = np.isfinite(ratings)
+    ax.scatter(*points[~rated].T, s=24, facecolors="white", edgecolors=CONTROL, zorder=1)
+    drawn = ax.scatter(
+        *points[rated].T, c=ratings[rated], cmap=_DOTS, norm=CenteredNorm(centre), s=30
+    )
+    _colour_bar(ax, drawn, label, shrink=0.6, aspect=24)
+
+
+def _label_order(
+    points: np.ndarray, names: Sequence[str], labels: Sequence[str] | None
+) -> list[int]:
+    if labels is None:
+        scaled = (points - points.mean(0)) / (points.std(0) + 1e-12)
+        return list(np.argsort(-np.hypot(*scaled.T), kind="stable"))
+    index = {name: i for i, name in enumerate(names)}
+    for label in labels:
+        if label not in index:
+            raise BadInput(f"no dot is called {label!r}; {nearest(label, names)}")
+    return [index[label] for label in labels]
+
+
+# Where a name may stand, seen from its dot in points, and how it is aligned there.
+_PLACES = (
+    (6, 0, "left", "center"),
+    (-6, 0, "right", "center"),
+    (0, 6, "center", "bottom"),
+    (0, -6, "center", "top"),
+    (4, 4, "left", "bottom"),
+    (4, -4, "left", "top"),
+    (-4, 4, "right", "bottom"),
+    (-4, -4, "right", "top"),
+)
+
+
+def _write_names(
+    ax: Axes, points: np.ndarray, names: Sequence[str], order: Sequence[int], rings: int
+) -> None:
+    """Write names one after the other where there is room; leave out those without."""
+    ax.figure.draw_without_rendering()  # settles where the dots are
+    renderer = ax.figure.canvas.get_renderer()
+    dots, radius = ax.transData.transform(points), 3.2 * ax.figure.dpi / 72
+    taken = np.hstack([dots - radius, dots + radius])  # x0, y0, x1, y1
+    for i in order:
+        for ring, place in itertools.product(range(1, rings + 1), _PLACES):
+            text = _name_at(ax, names[i], points[i], place, ring)
+            text.update_positions(renderer)
+            # Of the text alone: an annotation counts its tie, which touches its own dot.
+            box = Text.get_window_extent(text, renderer).extents
+            if _has_room(box, taken, ax.bbox.extents):
+                taken = np.vstack([taken, box])
+                break
+            text.remove()
+
+
+def _name_at(ax: Axes, name: str, point: np.ndarray, place: tuple, ring: int) -> Annotation:
+    dx, dy, ha, va = place
+    tie = {"arrowstyle": "-", "color": SOFT, "lw": 0.7, "shrinkA": 1, "shrinkB": 3}
+    text = ax.annotate(
+        name,
+        point,
+        (dx * ring**1.5, dy * ring**1.5),
+        textcoords="offset points",
+        ha=ha,
+        va=va,
+        size=9,
+        arrowprops=tie if ring > 1 else None,
+    )
+    text.set_in_layout(False)  # names adapt to the layout, not the layout to names
+    return text
+
+
+def _has_room(box: np.ndarray, taken: np.ndarray, frame: np.ndarray) -> bool:
+    inside = (box[:2] >= frame[:2]).all() and (box[2:] <= frame[2:]).all()
+    apart = (box[2:] <= taken[:, :2]) | (box[:2] >= taken[:, 2:])
+    return bool(inside and apart.any(axis=1).all())
+
+
+_NULL_GREYS = ("#b9bdc2", "#85898f", "#5d6166")
+
+
+@_styled
+def variance_shares(
+    observed: Sequence[float],
+    nulls: Mapping[str, np.ndarray],
+    *,
+    title: str,
+    paper: Sequence[float] | None = None,
+    ylabel: str = "share of variance",
+    note: str | None = None,
+) -> Figure:
+    """Draw the variance share of each principal component beside what the nulls give.
+
+    Parameters
+    ----------
+    observed : array [k]
+        Shares, 0 to 1, largest first.
+    nulls : dict of array [n, k]
+        Draws of at most three nulls; their range from 2.5 to 97.5 % and their median are drawn.
+    title, ylabel : str
+        The question or finding, and the axis.
+    paper : array [at most k], optional
+        The paper's shares, drawn as open diamonds.
+    note : str, optional
+        n, layer, number of draws; set below the title.
+
+    Raises
+    ------
+    BadInput
+        On a shape mismatch, a value that is not finite, or more than three nulls.
+    """
+    observed = _finite(_shares(observed), "observed")
+    paper = _finite(_shares([] if paper is None else paper), "paper")
+    k = len(observed)
+    if not 0 < k >= len(paper):
+        raise BadInput(f"observed holds {k} shares, paper {len(paper)}")
+    if len(nulls) > len(_NULL_GREYS):
+        raise BadInput(f"{len(nulls)} nulls cannot be told apart, {len(_NULL_GREYS)} can")
+    greys = dict(zip(nulls, _NULL_GREYS, strict=False))
+    key = [Patch(color=BLUE, label="observed"), *([_mark("paper", _PAPER)] if len(paper) else [])]
+    key += [Patch(color=grey, label=f"{name} (95 %)") for name, grey in greys.items()]
+    figure = _canvas(title, note, height=3.3, key=key)
+    ax = figure.subplots()
+    at = np.arange(1, k + 1)
+    slot = 0.62 / (1 + len(nulls))
+    first = at - 0.31 + slot / 2
+    ax.bar(first, observed, width=slot * 0.9, color=BLUE)
+    ax.plot(first[: len(paper)], paper, ls="none", zorder=4, **_PAPER)
+    for i, (name, draws) in enumerate(nulls.items(), start=1):
+        draws = _finite(np.asarray(draws, dtype=float), f"null {name!r}")
+        if draws.ndim != 2 or draws.shape[1] != k:
+            raise BadInput(f"null {name!r} has shape {draws.shape}, observed asks for (n, {k})")
+        _null_range(ax, first + i * slot, draws, slot, greys[name])
+    ax.yaxis.set_major_formatter(lambda share, _: f"{100 * share:.3g} %")
+    ax.set(ylabel=ylabel, xlabel="principal component", xticks=at, ylim=(0, None))
+    ax.set_axisbelow(True)
+    ax.grid(axis="y")
+    return figure
+
+
+def _shares(values: Sequence[float]) -> np.ndarray:
+    return np.atleast_1d(np.asarray(values, dtype=float))
+
+
+def _null_range(ax: Axes, x: np.ndarray, draws: np.ndarray, slot: float, grey: str) -> None:
+    low, middle, high = np.quantile(draws, [0.025, 0.5, 0.975], axis=0)
+    ax.bar(x, high - low, bottom=low, width=slot * 0.7, color=grey)
+    ax.hlines(middle, x - slot * 0.45, x + slot * 0.45, color=INK, lw=1.2)
+
+
+@_styled
+def correlation_grid(
+    table: pd.DataFrame, *, title: str, xlabel: str = "correlation r", note: str | None = None
+) -> Figure:
+    """Draw r of each component with each human norm beside null, human agreement and paper.
+
+    The sign of a component is arbitrary, so null and agreement stand on both sides of zero.
+
+    Parameters
+    ----------
+    table : DataFrame
+        One row per component and norm: ``pc`` (str), ``norm`` (str), ``r``, ``low``, ``high``;
+        where known also ``null`` (magnitude that the corrected null reaches), ``human_low`` and
+        ``human_high`` (agreement between people) and ``paper`` (the paper's r).
+    title, xlabel : str
+        The question or finding, and the axis.
+    note : str, optional
+        n, what the interval is, how the null was corrected; set below the title.
+
+    Raises
+    ------
+    BadInput
+        On an empty table or a missing column.
+    """
+    need_columns(table, "pc", "norm", "r", "low", "high")
+    components, norms = list(table["pc"].unique()), list(table["norm"].unique())
+    key = {
+        "r": _mark("ours", _PROBE),
+        "paper": _mark("paper", _PAPER),
+        "null": Patch(color=LINE, label="within the corrected null"),
+        "human_low": Patch(color=HUMAN, label="agreement between people"),
+    }
+    key = [entry for column, entry in key.items() if column in table]
+    figure = _canvas(title, note, height=0.44 * len(components) + 0.95, key=key)
+    grid = figure.subplots(1, len(norms), sharey=True, squeeze=False).ravel()
+    for ax, norm in zip(grid, norms, strict=True):
+        for row in table[table["norm"] == norm].to_dict("records"):
+            _correlation(ax, components.index(row["pc"]), row)
+        ax.axvline(0, color=SOFT, lw=0.8, zorder=1)
+        ax.set(title=str(norm), xlabel=xlabel, xlim=(-1, 1))
+        ax.set_xticks([-1, -0.5, 0, 0.5, 1], ["−1", "−0.5", "0", "0.5", "1"])
+        _rows(ax, components)
+    return figure
+
+
+def _correlation(ax: Axes, y: int, row: Mapping[str, float]) -> None:
+    low, high = row.get("human_low", np.nan), row.get("human_high", np.nan)
+    for start in (low, -high):
+        ax.barh(y, high - low, left=start, height=1, color=HUMAN, lw=0, zorder=0)
+    null = row.get("null", np.nan)
+    ax.barh(y, 2 * null, left=-null, height=0.72, color=LINE, lw=0, zorder=1)
+    _interval(ax, y, row["low"], row["high"], BLUE)
+    ax.plot(row["r"], y, zorder=4, **_PROBE)
+    _beside(ax, y, f"{row['r']:.2f}".replace("-", "−"))
+    # A little lower, so that neither hides the other where both agree.
+    ax.plot(row.get("paper", np.nan), y + 0.26, zorder=5, **_PAPER)
+
+
+@_styled
+def layer_similarity(
+    matrix: np.ndarray,
+    *,
+    title: str,
+    layers: Sequence[int] | None = None,
+    label: str = "similarity of geometry (RSA, r)",
+    mark_layer: int | None = None,
+    note: str | None = None,
+) -> Figure:
+    """Draw how alike the emotion geometry of each two layers is.
+
+    Parameters
+    ----------
+    matrix : array [L, L]
+        Similarities, at most 1.
+    title, label : str
+        The finding, and the name of the colour bar.
+    layers : sequence of L int, optional
+        Their numbers; 0 … L-1 by default.
+    mark_layer : int, optional
+        The read-out layer, marked on both axes.
+    note : str, optional
+        n, and how similarity was measured; set below the title.
+
+    Raises
+    ------
+    BadInput
+        On a shape mismatch, a value that is not finite, or a mark outside `layers`.
+    """
+    layers = list(range(len(matrix)) if layers is None else layers)
+    matrix = square(matrix, layers)
+    figure = _canvas(title, note, height=4.7, width=6.0, layout="compressed")
+    ax = figure.subplots()
+    drawn = ax.imshow(matrix, cmap="cividis", origin="lower", vmin=min(0.0, matrix.min()), vmax=1)
+    at = np.arange(0, len(layers), -(-len(layers) // 12))
+    ax.set_xticks(at, [layers[i] for i in at])
+    ax.set_yticks(at, [layers[i] for i in at])
+    ax.set(xlabel="layer", ylabel="layer")
+    ax.spines[:].set_visible(False)
+    if mark_layer is not None:
+        if mark_layer not in layers:
+            raise BadInput(f"layer {mark_layer} is not among {layers}")
+        where = layers.index(mark_layer)
+        for draw in (ax.axvline, ax.axhline):
+            draw(where, color="white", lw=1, ls=(0, (4, 3)))
+        _name_layer(ax, where, mark_layer)
+    _colour_bar(ax, drawn, label, shrink=0.8, aspect=26)
+    return figure
+
+
+_PAIRS = {
+    "near": {"marker": "o", "color": ORANGE, "markersize": 7},
+    "opposite": {"marker": "D", "color": BLUE, "markersize": 6},
+}
+
+
+@_styled
+def pair_strip(
+    table: pd.DataFrame,
+    *,
+    background: Sequence[float],
+    title: str,
+    xlabel: str = "cosine between the two vectors",
+    note: str | None = None,
+) -> Figure:
+    """Draw near and opposite word pairs on the cosine axis, below the distribution of all pairs.
+
+    Parameters
+    ----------
+    table : DataFrame
+        One row a pair: ``pair`` (such as "afraid – anxious"), ``cosine``, ``percentile`` (0 to
+        100, among all pairs), ``kind`` ("near" or "opposite": what is expected of the pair).
+    background : array [n_pairs]
+        Cosines of all pairs.
+    title, xlabel : str
+        The question or finding, and the axis.
+    note : str, optional
+        Layer, source of the pairs; set below the title.
+
+    Raises
+    ------
+    BadInput
+        On an empty table, a missing column, an unknown kind, or a background that is not finite.
+    """
+    need_columns(table, "pair", "cosine", "percentile", "kind")
+    kinds = _known(table["kind"], _PAIRS)
+    background = _finite(np.ravel(np.asarray(background, dtype=float)), "background")
+    rank = table["kind"].map(kinds.index)
+    rows = table.assign(rank=rank).sort_values(["rank", "cosine"], ascending=[True, False])
+    key = [_mark(f"expected to be {kind}", _PAIRS[kind]) for kind in kinds]
+    key.append(Patch(color=LINE, label=f"all {len(background):,} pairs"))
+    below = 0.26 * len(rows)
+    figure = _canvas(title, note, height=below + 1.45, key=key)
+    figure.get_layout_engine().set(h_pad=0, hspace=0)
+    top, ax = figure.subplots(2, 1, sharex=True, height_ratios=[0.7, below])
+    top.hist(background, bins=60, color=LINE, histtype="stepfilled")
+    top.axis("off")
+    for right, text in ((42, "cosine"), (100, "percentile")):
+        _beside(ax, -0.9, text, right=right, color=SOFT, size=9)
+    for y, row in enumerate(rows.to_dict("records")):
+        look = _PAIRS[row["kind"]]
+        ax.plot([0, row["cosine"]], [y, y], color=look["color"], lw=1.4, alpha=0.5)
+        ax.plot(row["cosine"], y, **look)
+        _beside(ax, y, f"{row['cosine']:+.2f}".replace("-", "−"), right=42)
+        _beside(ax, y, f"{row['percentile']:.1f}", right=100)
+    _rows(ax, list(rows["pair"]))
+    ax.axvline(0, color=SOFT, lw=0.8, zorder=1)
+    ax.set_xlabel(xlabel)
+    ax.grid(axis="x")
+    return figure

@@ -1,0 +1,46 @@
+"""Read-outs: what a direction says about tokens, and what tokens say along a direction.
+
+Pure arrays; the activations come from `tracing`, the directions from `vectors`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+
+from emotion_concepts.geometry import unit
+
+
+def logit_lens(
+    directions: np.ndarray,
+    names: Sequence[str],
+    unembedding: np.ndarray,
+    tokens: Sequence[str],
+    *,
+    k: int = 5,
+) -> pd.DataFrame:
+    """Return the tokens that each direction raises and lowers most (Table 1).
+
+    Parameters
+    ----------
+    directions : ``[n, d_model]``
+    unembedding : ``[vocab, d_model]``
+        From :func:`tracing.unembedding`, the final norm's gain folded in. Its mean over the
+        vocabulary is removed: it shifts every logit alike and changes no probability.
+    tokens : sequence of str, vocab
+
+    Returns
+    -------
+    DataFrame with columns emotion, up, down (lists of `k` tokens, strongest first).
+    """
+    logits = unit(directions) @ (unembedding - unembedding.mean(0)).T
+    order = np.argsort(logits, axis=1)
+    return pd.DataFrame(
+        {
+            "emotion": list(names),
+            "up": [[tokens[t] for t in row[: -k - 1 : -1]] for row in order],
+            "down": [[tokens[t] for t in row[:k]] for row in order],
+        }
+    )

@@ -1,0 +1,372 @@
+"""The register: every number of the book, written once and read everywhere.
+
+A chapter fills a :class:`Register` and saves ``results/<model>/<chapter>.json``. Prose, README and
+tables take numbers from such files. `compare` holds them to ``expected/``, whose bands `expect`
+makes from repeated runs (other seeds, other precision), never by hand.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import os
+import re
+import string
+import sys
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, field
+from importlib.resources import files
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import platformdirs
+import scipy.stats
+
+from emotion_concepts import __version__
+from emotion_concepts.cache import write_atomic
+from emotion_concepts.errors import RegisterError, nearest
+from emotion_concepts.stats import Estimate
+
+VERDICTS = ("supported", "partly", "not supported", "reversed", "not measurable at this scale")
+
+
+def build_dir() -> Path:
+    """Return where chapters write: ``$EMOTION_CONCEPTS_BUILD`` or the user's data folder."""
+    chosen = os.environ.get("EMOTION_CONCEPTS_BUILD")
+    return Path(chosen) if chosen else Path(platformdirs.user_data_dir("emotion-concepts"))
+
+
+def paper_table(name: str) -> dict:
+    """Return one table of the paper from ``data/paper.json``."""
+    tables = json.loads((files("emotion_concepts") / "data/paper.json").read_text())
+    if name not in tables:
+        raise RegisterError(f"the paper's table {name!r} is not in data: {nearest(name, tables)}")
+    return tables[name]
+
+
+def paper(key: str) -> dict:
+    """Return one number of the paper as ``{"paper": value, "source": figure or table}``.
+
+    The keys are those of :meth:`Register.add`, so that a result is entered beside the paper's:
+    ``register.add("pc1_share", 0.2, **paper("pc1_share"))``.
+
+    >>> paper("n_emotions")["paper"]
+    171
+    """
+    reference = paper_table("reference")
+    if key not in reference:
+        raise RegisterError(f"the paper's {key!r} is not in data: {nearest(key, reference)}")
+    return {"paper": reference[key]["value"], "source": reference[key]["source"]}
+
+
+def key_of(*parts: str) -> str:
+    """Return a register key made of words.
+
+    >>> key_of("top1", "literary → plain", "TF-IDF")
+    'top1_literary_plain_tf_idf'
+    """
+    return "_".join(re.findall(r"[a-z0-9]+", " ".join(parts).lower()))
+
+
+def graded(passes: Iterable[bool]) -> str:
+    """Return the verdict on a claim that must hold in several settings.
+
+    >>> graded([True, True]), graded([True, False]), graded([False, False])
+    ('supported', 'partly', 'not supported')
+    """
+    passes = list(passes)
+    return "supported" if all(passes) else "partly" if any(passes) else "not supported"
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One number: value, 95 % interval, n and how it came about.
+
+    Format specs, for prose: ``{x}`` value and interval, ``{x:.2f}`` the value alone,
+    ``{x:ci}`` the interval alone, ``{x:p}`` the p value, ``{x:n}`` n.
+    """
+
+    value: float | str
+    low: float | None = None
+    high: float | None = None
+    n: int | None = None
+    p: float | None = None
+    method: str = ""
+    source: str = ""
+    paper: float | str | None = None
+    criterion: str = ""
+    claim: str = ""
+
+    def __format__(self, spec: str) -> str:
+        if isinstance(self.value, str):
+            return self.value
+        if spec == "p":
+            return f"p = {self.p:.3f}" if self.p >= 0.001 else "p < 0.001"
+        if spec == "n":
+            return f"{self.n:,}"
+        interval = "" if self.low is None else f"[{self.low:.2f}, {self.high:.2f}]"
+        if spec == "ci":
+            return interval
+        if spec:
+            return format(self.value, spec)
+        shown = f"{self.value:.2f}" if isinstance(self.value, float) else f"{self.value:,}"
+        return f"{shown} {interval}".rstrip()
+
+
+@dataclass
+class Register:
+    """The numbers of one chapter on one model.
+
+    Parameters
+    ----------
+    chapter, model, profile : str
+    settings : dict
+        Everything else that determines the numbers (weights, precision, corpus sizes, seed).
+    """
+
+    chapter: str
+    model: str
+    profile: str
+    settings: dict = field(default_factory=dict)
+    entries: dict[str, Entry] = field(default_factory=dict)
+
+    def add(self, key: str, value, **about) -> Entry:
+        """Enter one number; an Estimate brings its interval, n and p.
+
+        Parameters
+        ----------
+        key : str
+            Lower-case words joined by underscores, unique in the chapter.
+        value : Estimate, number or str
+        about : method, source, paper, criterion, claim, n, low, high, p
+        """
+        if key in self.entries:
+            raise RegisterError(f"{key!r} is in the register of {self.chapter} already")
+        if isinstance(value, Estimate):
+            about = {**asdict(value), **about}
+            value = about.pop("value")
+        if isinstance(value, np.generic):
+            value = value.item()
+        if isinstance(value, float) and not math.isfinite(value):
+            raise RegisterError(f"{key!r} is {value}, which is no result")
+        self.entries[key] = Entry(value, **about)
+        return self.entries[key]
+
+    def verdict(self, key: str, verdict: str, *, claim: str, criterion: str, **about) -> Entry:
+        """Enter the verdict on a claim, one of `VERDICTS`."""
+        if verdict not in VERDICTS:
+            raise RegisterError(f"no verdict {verdict!r}: {nearest(verdict, VERDICTS)}")
+        return self.add(key, verdict, claim=claim, criterion=criterion, **about)
+
+    def __getitem__(self, key: str) -> Entry:
+        if key not in self.entries:
+            raise RegisterError(f"{key!r} is not registered: {nearest(key, self.entries)}")
+        return self.entries[key]
+
+    def say(self, text: str) -> None:
+        """Show Markdown whose ``{key}`` fields are entries (see :class:`Entry` for formats)."""
+        from IPython.display import Markdown, display  # only notebooks have a display
+
+        display(Markdown(fill(text, self)))
+
+    def verdicts(self) -> pd.DataFrame:
+        """Return the chapter's claims: claim, criterion, verdict."""
+        rows = [(e.claim, e.criterion, e.value) for e in self.entries.values() if e.claim]
+        return pd.DataFrame(rows, columns=["claim", "criterion", "verdict"])
+
+    def beside_paper(self) -> pd.DataFrame:
+        """Return the numbers that the paper has too: what, paper, source, ours, low, high, n."""
+        rows = [
+            (e.method, e.paper, e.source, e.value, e.low, e.high, e.n)
+            for e in self.entries.values()
+            if e.paper is not None
+        ]
+        names = ["what", "paper", "source", "ours", "low", "high", "n"]
+        return pd.DataFrame(rows, columns=names)
+
+    def save(self) -> Path:
+        """Write ``results/<model>/<chapter>.json`` under `build_dir`; whole or not at all."""
+        model = self.model.replace("/", "--")
+        path = build_dir() / "results" / model / f"{self.chapter}.json"
+        content = {
+            "chapter": self.chapter,
+            "model": self.model,
+            "profile": self.profile,
+            "library": __version__,
+            "settings": self.settings,
+            "entries": {
+                key: {k: v for k, v in asdict(entry).items() if v not in (None, "")}
+                for key, entry in self.entries.items()
+            },
+        }
+        with write_atomic(path) as part:
+            part.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n")
+        return path
+
+    @classmethod
+    def load(cls, path: str | Path) -> Register:
+        """Read a register file."""
+        try:
+            content = json.loads(Path(path).read_text())
+            entries = {key: Entry(**entry) for key, entry in content["entries"].items()}
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise RegisterError(f"{path} is no register: {error}") from error
+        return cls(
+            content["chapter"], content["model"], content["profile"], content["settings"], entries
+        )
+
+
+class _Fields(string.Formatter):
+    def get_value(self, key, args, kwargs):
+        return kwargs["register"][key]
+
+
+def fill(text: str, register: Register) -> str:
+    """Return text with ``{key}`` fields filled from a register.
+
+    >>> register = Register("c", "m", "full")
+    >>> _ = register.add("r", Estimate(0.5, 0.25, 0.75, 45, 0.01))
+    >>> fill("r = {r}, {r:p}, n = {r:n}", register)
+    'r = 0.50 [0.25, 0.75], p = 0.010, n = 45'
+    """
+    return _Fields().format(text, register=register)
+
+
+# --- the gate ----------------------------------------------------------------------------------
+
+
+def band(values: Sequence[float]) -> tuple[float, float]:
+    """Return the 99 % prediction interval of the next run, given earlier ones.
+
+    Rounding on another processor moves even a number that never varied here; a thousandth of
+    its size is allowed for that.
+    """
+    values = np.asarray(values, dtype=float)
+    n, centre = len(values), float(values.mean())
+    spread = float(values.std(ddof=1)) if n > 1 else 0.0
+    half = scipy.stats.t.ppf(0.995, max(n - 1, 1)) * spread * math.sqrt(1 + 1 / n)
+    half = max(half, 1e-3 * abs(centre), 1e-6)
+    return centre - half, centre + half
+
+
+def expect(runs: Sequence[Path], out: Path) -> list[Path]:
+    """Write expected bands from the results folders of several runs.
+
+    Each run is a folder ``results/`` with the same models and chapters inside; the bands go to
+    ``out/<model>/<profile>/<chapter>.json``.
+    """
+    chapters: dict[tuple, list[Register]] = {}
+    for run in runs:
+        for path in sorted(Path(run).glob("*/*.json")):
+            register = Register.load(path)
+            key = (register.model.replace("/", "--"), register.profile, register.chapter)
+            chapters.setdefault(key, []).append(register)
+    if not chapters:
+        raise RegisterError(f"no results under {', '.join(map(str, runs))}")
+    written = []
+    for (model, profile, chapter), registers in sorted(chapters.items()):
+        if len(registers) != len(runs):
+            raise RegisterError(f"{chapter} ran {len(registers)} times in {len(runs)} runs")
+        keys = set(registers[0].entries)
+        if any(set(register.entries) != keys for register in registers):
+            raise RegisterError(f"the runs of {chapter} registered different keys")
+        entries = {}
+        for key, first in registers[0].entries.items():
+            values = [register[key].value for register in registers]
+            if isinstance(first.value, str):
+                entries[key] = {"value": first.value, "allowed": sorted(set(values))}
+            else:
+                low, high = band(values)
+                entries[key] = {"value": float(np.median(values)), "low": low, "high": high}
+        content = {"runs": len(registers), "settings": [r.settings for r in registers]}
+        path = Path(out) / model / profile / f"{chapter}.json"
+        with write_atomic(path) as part:
+            text = json.dumps({**content, "entries": entries}, indent=1, ensure_ascii=False)
+            part.write_text(text + "\n")
+        written.append(path)
+    return written
+
+
+def compare(results: Path, expected: Path) -> pd.DataFrame:
+    """Return what drifted: one row a number outside its band, missing, or not expected.
+
+    Parameters
+    ----------
+    results : Path
+        ``results/`` of a run.
+    expected : Path
+        ``expected/`` of the repository; the profile is read from the results.
+
+    Returns
+    -------
+    DataFrame with columns chapter, key, found, low, high, problem; empty if all is well.
+    """
+    rows = []
+    paths = sorted(Path(results).glob("*/*.json"))
+    if not paths:
+        raise RegisterError(f"there are no results under {results}")
+    for path in paths:
+        register = Register.load(path)
+        bands = Path(expected) / path.parent.name / register.profile / path.name
+        if not bands.exists():
+            raise RegisterError(
+                f"nothing is expected of {register.chapter} on {register.model} in profile "
+                f"{register.profile}; make bands with `python3 run.py expect`"
+            )
+        entries = json.loads(bands.read_text())["entries"]
+        for key in sorted(entries.keys() | register.entries.keys()):
+            found = register.entries.get(key)
+            problem = _drift(found, entries.get(key))
+            if problem:
+                low, high = (entries.get(key, {}).get(side) for side in ("low", "high"))
+                value = None if found is None else found.value
+                rows.append((register.chapter, key, value, low, high, problem))
+    return pd.DataFrame(rows, columns=["chapter", "key", "found", "low", "high", "problem"])
+
+
+def _drift(found: Entry | None, band: dict | None) -> str:
+    """Return what is wrong with one number, or an empty string."""
+    if found is None:
+        return "missing"
+    if band is None:
+        return "not expected"
+    if "allowed" in band:
+        return "" if found.value in band["allowed"] else f"was {' or '.join(band['allowed'])}"
+    if not isinstance(found.value, int | float) or isinstance(found.value, bool):
+        return "not a number"
+    if band["low"] <= found.value <= band["high"]:
+        return ""
+    side = band["low"] if found.value < band["low"] else band["high"]
+    return f"off by {found.value - side:+.4g}"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Command line: ``compare RESULTS EXPECTED`` or ``expect RESULTS... --out EXPECTED``."""
+    parser = argparse.ArgumentParser(prog="emotion_concepts.results", description=main.__doc__)
+    commands = parser.add_subparsers(dest="command", required=True)
+    one = commands.add_parser("compare", help="hold results to their bands")
+    one.add_argument("results", type=Path)
+    one.add_argument("expected", type=Path)
+    two = commands.add_parser("expect", help="make bands from several runs")
+    two.add_argument("runs", type=Path, nargs="+")
+    two.add_argument("--out", type=Path, required=True)
+    chosen = parser.parse_args(arguments)
+    try:
+        if chosen.command == "expect":
+            print("\n".join(str(path) for path in expect(chosen.runs, chosen.out)))
+            return 0
+        drift = compare(chosen.results, chosen.expected)
+    except RegisterError as error:
+        print(error, file=sys.stderr)
+        return 1
+    if drift.empty:
+        print("every number is inside its band")
+        return 0
+    print(f"{len(drift)} numbers drifted:\n{drift.to_string(index=False)}")
+    return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,180 @@
+"""Intervals and tests, thin over scipy.stats.
+
+Every function takes arrays and a seed and returns an :class:`Estimate` or plain arrays. What is
+tested, and against which control, is decided in `experiments` and in the chapters.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import scipy.stats
+
+from emotion_concepts.errors import BadInput
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A number with its uncertainty.
+
+    Attributes
+    ----------
+    value, low, high : float
+        The estimate and its 95 % interval.
+    n : int
+        Observations behind it.
+    p : float or None
+        Two-sided p where a test was made.
+    """
+
+    value: float
+    low: float
+    high: float
+    n: int
+    p: float | None = None
+
+    @property
+    def excludes_zero(self) -> bool:
+        return self.low > 0 or self.high < 0
+
+    def __str__(self) -> str:
+        return f"{self.value:.2f} [{self.low:.2f}, {self.high:.2f}]"
+
+
+def crossed_mean(table: np.ndarray, *, resamples: int = 2000, seed: int = 0) -> Estimate:
+    """Return the mean of a crossed table with an interval over both its factors.
+
+    Topics and emotions are both resampled, since a result should hold for other topics and other
+    emotions; resampling single stories would claim more certainty than a dozen topics can give.
+
+    Parameters
+    ----------
+    table : ``[topics, emotions]``, e.g. hits (0 or 1) or differences of hits.
+
+    Examples
+    --------
+    >>> crossed_mean(np.eye(4), seed=0).value
+    0.25
+    """
+    table = np.asarray(table, dtype=float)
+    topics, emotions = table.shape
+    rng = np.random.default_rng(seed)
+    rows = rng.multinomial(topics, np.full(topics, 1 / topics), resamples) / topics
+    columns = rng.multinomial(emotions, np.full(emotions, 1 / emotions), resamples) / emotions
+    draws = np.einsum("bt,te,be->b", rows, table, columns, optimize=True)
+    low, high = np.quantile(draws, [0.025, 0.975])
+    return Estimate(float(table.mean()), float(low), float(high), table.size)
+
+
+def bootstrap(
+    statistic: Callable[..., np.ndarray],
+    *samples: np.ndarray,
+    resamples: int = 2000,
+    seed: int = 0,
+) -> Estimate:
+    """Return a statistic of paired samples with its percentile bootstrap interval.
+
+    Parameters
+    ----------
+    statistic : callable
+        Takes the samples and an ``axis`` keyword (vectorised), e.g. ``np.mean``.
+    """
+    samples = tuple(np.asarray(sample, dtype=float) for sample in samples)
+    value = float(statistic(*samples, axis=-1))
+    interval = scipy.stats.bootstrap(
+        samples,
+        statistic,
+        paired=len(samples) > 1,
+        vectorized=True,
+        n_resamples=resamples,
+        method="percentile",
+        rng=np.random.default_rng(seed),
+    ).confidence_interval
+    return Estimate(value, float(interval.low), float(interval.high), len(samples[0]))
+
+
+def correlation(x: np.ndarray, y: np.ndarray, *, resamples: int = 2000, seed: int = 0) -> Estimate:
+    """Return Pearson's r with a bootstrap interval over items and a permutation p.
+
+    Raises
+    ------
+    BadInput
+        For fewer than four pairs, or a constant sample.
+    """
+    x, y = np.asarray(x, dtype=float), np.asarray(y, dtype=float)
+    if len(x) < 4 or np.ptp(x) == 0 or np.ptp(y) == 0:
+        raise BadInput(f"a correlation needs four varying pairs; there are {len(x)}")
+    estimate = bootstrap(pearson, x, y, resamples=resamples, seed=seed)
+    null = permuted_correlations(x[:, None], y, resamples=resamples, seed=seed)[:, 0]
+    return Estimate(
+        estimate.value, estimate.low, estimate.high, len(x), permutation_p(estimate.value, null)
+    )
+
+
+def pearson(x: np.ndarray, y: np.ndarray, axis: int = -1) -> np.ndarray:
+    """Return Pearson's r along an axis, without interval or test."""
+    x = x - x.mean(axis, keepdims=True)
+    y = y - y.mean(axis, keepdims=True)
+    scale = np.sqrt((x**2).sum(axis) * (y**2).sum(axis))
+    return (x * y).sum(axis) / np.maximum(scale, 1e-300)
+
+
+def column_correlations(columns: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """Return Pearson's r of each column of ``[n, k]`` with ``y [n]``, ``[k]``."""
+    return pearson(np.asarray(columns, dtype=float).T, np.asarray(y, dtype=float)[None])
+
+
+def permuted_correlations(
+    columns: np.ndarray, y: np.ndarray, *, resamples: int = 2000, seed: int = 0
+) -> np.ndarray:
+    """Return ``[resamples, k]`` correlations of ``[n, k]`` columns with shuffled ``y``."""
+    rng = np.random.default_rng(seed)
+    columns = np.asarray(columns, dtype=float)
+    columns = columns - columns.mean(0)
+    columns = columns / np.maximum(np.linalg.norm(columns, axis=0), 1e-300)
+    y = np.asarray(y, dtype=float) - np.mean(y)
+    y = y / np.linalg.norm(y)
+    order = rng.permuted(np.tile(np.arange(len(y)), (resamples, 1)), axis=1)
+    return y[order] @ columns
+
+
+def permutation_p(observed: float, null: np.ndarray) -> float:
+    """Return the two-sided p of an observed statistic, never 0.
+
+    >>> permutation_p(3.0, np.zeros(99))
+    0.01
+    """
+    null = np.abs(np.asarray(null))
+    return float((1 + np.sum(null >= abs(observed) - 1e-12)) / (1 + null.size))
+
+
+def exceedance_p(observed: float, null: np.ndarray) -> float:
+    """Return the one-sided p that the null reaches the observed statistic, never 0."""
+    null = np.asarray(null)
+    return float((1 + np.sum(null >= observed - 1e-12)) / (1 + null.size))
+
+
+def holm(p: np.ndarray) -> np.ndarray:
+    """Return Holm's step-down adjusted p values, in the order given.
+
+    >>> holm(np.array([0.01, 0.04, 0.03])).round(2).tolist()
+    [0.03, 0.06, 0.06]
+    """
+    p = np.asarray(p, dtype=float)
+    order = np.argsort(p)
+    stepped = np.maximum.accumulate(p[order] * np.arange(len(p), 0, -1))
+    adjusted = np.empty_like(p)
+    adjusted[order] = np.minimum(stepped, 1.0)
+    return adjusted
+
+
+def spearman_brown(r: np.ndarray) -> np.ndarray:
+    """Return the reliability of a whole from the correlation of its halves.
+
+    >>> float(spearman_brown(np.array(0.5)).round(3))
+    0.667
+    """
+    r = np.asarray(r, dtype=float)
+    return 2 * r / (1 + r)

@@ -1,0 +1,83 @@
+"""The built site as a reader meets it: every page in a real browser, opened from its file.
+
+The site is the folder in ``EMOTION_CONCEPTS_SITE``. Light and dark, wide and narrow.
+"""
+
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import sync_playwright
+
+pytestmark = pytest.mark.book
+
+SITE = Path(os.environ.get("EMOTION_CONCEPTS_SITE", "no-site")).resolve()
+PAGES = sorted(SITE.rglob("*.html"))
+SHORTEST_ALT = 20
+WIDTHS = {"wide": 1280, "narrow": 390}
+QUIET = [
+    "--no-sandbox",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+# the theme's own, on pages that are nevertheless right
+THEME_CONSOLE = ("invalid theme mode",)
+THEME_ERRORS = ("Cannot read properties of null (reading 'classList')",)
+
+
+@pytest.fixture(scope="module")
+def browser():
+    names = ("chromium", "chromium-browser", "google-chrome")
+    program = next(filter(None, map(shutil.which, names)), None)
+    if program is None:
+        pytest.fail(f"no browser ({', '.join(names)}): install the package `chromium`")
+    with sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(executable_path=program, args=QUIET)
+        yield chromium
+        chromium.close()
+
+
+def test_there_is_a_site():
+    assert (SITE / "index.html").exists(), "set EMOTION_CONCEPTS_SITE to a built site"
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: path.relative_to(SITE).as_posix())
+def test_a_page_works_for_its_reader(browser, path, scheme, width):
+    size = {"width": WIDTHS[width], "height": 900}
+    context = browser.new_context(color_scheme=scheme, viewport=size)
+    page = context.new_page()
+    outside, errors = [], []
+    page.on("request", lambda r: outside.append(r.url) if r.url.startswith("http") else None)
+    page.on("console", lambda m: errors.append(m.text) if m.type == "error" else None)
+    page.on("pageerror", lambda e: errors.append(e.message))
+    page.goto(path.as_uri(), wait_until="load")
+    page.wait_for_selector("article", state="attached")  # index.html leads to the first page
+    page.evaluate("window.MathJax?.startup?.promise?.then(() => true)")
+    text = page.locator("body").inner_text()
+    article = page.locator("article").first.inner_text()
+    alts = page.locator("article img").evaluate_all("all => all.map(i => i.getAttribute('alt'))")
+    mode = page.evaluate("document.documentElement.dataset.theme")
+    overflow = page.evaluate(
+        "document.documentElement.scrollWidth - document.documentElement.clientWidth"
+    )
+    context.close()
+
+    assert outside == []
+    known = (*THEME_CONSOLE, *THEME_ERRORS)
+    assert [e for e in errors if not any(k in e for k in known)] == []
+    assert mode == scheme
+    assert overflow <= 0, f"{overflow} pixels wider than the window"
+    assert "Profile full" in text or "Profile ci" in text
+    assert "{{" not in article and "Traceback" not in article
+    assert [alt for alt in alts if not written(alt)] == []
+
+
+def written(alt: str | None) -> bool:
+    """Return whether alt text is a sentence, not the path that Sphinx puts there by default."""
+    return bool(alt) and len(alt) >= SHORTEST_ALT and not alt.startswith(("../_images", "_images"))

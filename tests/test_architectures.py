@@ -1,0 +1,86 @@
+"""Tiny random models of every architecture the book names: same words, same layer convention."""
+
+import numpy as np
+import pytest
+import torch
+from transformers import AutoConfig, AutoModelForCausalLM
+
+from emotion_concepts import tracing
+from emotion_concepts.errors import UnsupportedArchitecture
+from emotion_concepts.tracing import MeanFrom, ModelIdentity, TracedModel
+
+pytestmark = pytest.mark.model
+
+SMALL = {
+    "vocab_size": 49152,
+    "hidden_size": 32,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "intermediate_size": 64,
+    "head_dim": 8,
+}
+ARCHITECTURES = {
+    "llama": SMALL,
+    "qwen2": SMALL,
+    "qwen3": SMALL,
+    "gemma2": SMALL,
+    "gemma3_text": SMALL,
+    "gpt2": {"vocab_size": 49152, "n_embd": 32, "n_layer": 3, "n_head": 4},
+    "gpt_neox": {**SMALL, "num_key_value_heads": 4},
+}
+TEXTS = ["The kettle clicked off and nobody moved.", "Rain again.", "She counted the coins twice."]
+
+
+@pytest.fixture(params=ARCHITECTURES)
+def tiny(request, smollm):
+    torch.manual_seed(0)
+    config = AutoConfig.for_model(request.param, **ARCHITECTURES[request.param])
+    module = AutoModelForCausalLM.from_config(config).eval()
+    identity = ModelIdentity(request.param, request.param, "tokenizer", "float32")
+    return TracedModel(module, smollm.tokenizer, identity)
+
+
+def test_block_outputs_are_transformers_hidden_states(tiny):
+    assert (tiny.n_layers, tiny.d_model) == (3, 32)
+    ids = torch.tensor([tiny.tokenizer(TEXTS[0])["input_ids"]])
+    with torch.no_grad():
+        hidden = tiny.envoy._module(ids, output_hidden_states=True).hidden_states
+    tokens = tracing.token_residuals(tiny, TEXTS[:1], [0, 1])[0]
+    for layer in (0, 1):
+        np.testing.assert_allclose(tokens[:, layer], hidden[layer + 1][0], atol=1e-5)
+    assert "checked" in tiny.report()
+
+
+def test_padding_and_batching_change_nothing(tiny, tmp_path):
+    alone = tracing.pooled_residuals(tiny, TEXTS, MeanFrom(1), batch_tokens=1, cache=tmp_path / "a")
+    for side in ("left", "right"):
+        together = tracing.pooled_residuals(
+            tiny, TEXTS, MeanFrom(1), padding_side=side, cache=tmp_path / side
+        )
+        np.testing.assert_allclose(np.asarray(together), np.asarray(alone), atol=2e-4)
+
+
+def test_the_logit_lens_head_matches_the_models_logits(tiny):
+    """Up to the final norm's scale (and GPT's centring): correlation over the vocabulary."""
+    residual = tracing.token_residuals(tiny, TEXTS[:1], [2])[0][-1, 0]
+    if "GPT" in tiny.architecture:
+        residual = residual - residual.mean()
+    ours = tracing.unembedding(tiny) @ residual
+    theirs = tracing.next_token_logprobs(tiny, TEXTS[:1])[0]
+    assert np.corrcoef(ours, theirs)[0, 1] > 0.99
+
+
+def test_generation_and_continuations_run(tiny):
+    assert len(tracing.generate(tiny, TEXTS, max_new_tokens=3)) == 3
+    scores = tracing.continuation_logprobs(tiny, TEXTS, [" and then", " yes", " no."])
+    assert (scores.total < 0).all()
+
+
+def test_an_architecture_without_known_blocks_is_refused_by_name(smollm):
+    config = AutoConfig.for_model("opt", vocab_size=49152, hidden_size=32, num_hidden_layers=2,
+                                  num_attention_heads=4, ffn_dim=64, word_embed_proj_dim=32)  # fmt: skip
+    module = AutoModelForCausalLM.from_config(config)
+    identity = ModelIdentity("some-opt", "w", "t", "float32")
+    with pytest.raises(UnsupportedArchitecture, match="some-opt.*OPT.*add its module names"):
+        TracedModel(module, smollm.tokenizer, identity)

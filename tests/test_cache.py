@@ -1,0 +1,65 @@
+import numpy as np
+import pytest
+
+from emotion_concepts.cache import RowStore, cache_dir, write_atomic
+from emotion_concepts.errors import CacheError
+
+
+def rows(*values):
+    return np.array(values, dtype=np.float32)[:, None] * np.ones((1, 3), np.float32)
+
+
+def test_rows_come_back_under_their_keys(tmp_path):
+    store = RowStore(tmp_path / "s", (3,))
+    store.append(["a", "b"], rows(1, 2))
+    store.append(["c"], rows(3))
+    assert store.keys() == {"a": 0, "b": 1, "c": 2}
+    np.testing.assert_array_equal(store.open(), rows(1, 2, 3))
+
+
+def test_a_key_that_is_there_already_is_not_written_twice(tmp_path):
+    store = RowStore(tmp_path / "s", (3,))
+    store.append(["a"], rows(1))
+    store.append(["a", "b"], rows(9, 2))
+    np.testing.assert_array_equal(store.open(), rows(1, 2))
+
+
+def test_a_torn_write_is_overwritten_by_the_next_append(tmp_path):
+    store = RowStore(tmp_path / "s", (3,))
+    store.append(["a"], rows(1))
+    with open(tmp_path / "s/rows.f32", "ab") as file:
+        file.write(b"half a r")
+    with open(tmp_path / "s/index.txt", "ab") as file:
+        file.write(b"hal")
+    assert store.keys() == {"a": 0}
+    store.append(["b"], rows(2))
+    np.testing.assert_array_equal(store.open(), rows(1, 2))
+    assert store.keys() == {"a": 0, "b": 1}
+
+
+def test_an_index_without_its_rows_is_reported_as_damage(tmp_path):
+    store = RowStore(tmp_path / "s", (3,))
+    store.append(["a"], rows(1))
+    (tmp_path / "s/rows.f32").write_bytes(b"")
+    with pytest.raises(CacheError, match="delete that folder"):
+        store.open()
+
+
+def test_rows_of_another_shape_are_refused(tmp_path):
+    with pytest.raises(CacheError, match="do not fit"):
+        RowStore(tmp_path / "s", (4,)).append(["a"], rows(1))
+
+
+def test_a_failed_write_leaves_the_old_file(tmp_path):
+    path = tmp_path / "file"
+    path.write_text("old")
+    with pytest.raises(RuntimeError), write_atomic(path) as part:
+        part.write_text("new")
+        raise RuntimeError
+    assert path.read_text() == "old"
+    assert [p.name for p in tmp_path.iterdir()] == ["file"]
+
+
+def test_the_cache_folder_follows_the_environment(monkeypatch, tmp_path):
+    monkeypatch.setenv("EMOTION_CONCEPTS_CACHE", str(tmp_path))
+    assert cache_dir() == tmp_path

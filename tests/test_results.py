@@ -1,0 +1,114 @@
+import json
+
+import numpy as np
+import pytest
+
+from emotion_concepts import results
+from emotion_concepts.errors import RegisterError
+from emotion_concepts.stats import Estimate
+
+
+@pytest.fixture
+def build(tmp_path, monkeypatch):
+    monkeypatch.setenv("EMOTION_CONCEPTS_BUILD", str(tmp_path / "build"))
+    return tmp_path
+
+
+def register(r=0.5, verdict="supported"):
+    made = results.Register("01_vectors", "org/model", "ci", {"seed": 0})
+    made.add("r", Estimate(r, r - 0.1, r + 0.1, 45, 0.002), method="bootstrap", source="Fig. 8")
+    made.add("count", np.int64(171))
+    made.verdict("claim", verdict, claim="It holds.", criterion="r above .3")
+    return made
+
+
+def test_a_register_comes_back_as_it_was_saved(build):
+    path = register().save()
+    assert path == build / "build/results/org--model/01_vectors.json"
+    assert results.Register.load(path) == register()
+
+
+def test_prose_takes_its_numbers_from_entries():
+    text = "r = {r} ({r:.1f}; {r:ci}; {r:p}; n = {r:n}), {count} words: {claim}"
+    filled = results.fill(text, register())
+    assert filled == (
+        "r = 0.50 [0.40, 0.60] (0.5; [0.40, 0.60]; p = 0.002; n = 45), 171 words: supported"
+    )
+
+
+def test_a_number_is_registered_once_and_must_be_one():
+    made = register()
+    with pytest.raises(RegisterError, match="already"):
+        made.add("r", 1.0)
+    with pytest.raises(RegisterError, match="no result"):
+        made.add("x", float("nan"))
+    with pytest.raises(RegisterError, match="no verdict 'suported'.*supported"):
+        made.verdict("y", "suported", claim="", criterion="")
+    with pytest.raises(RegisterError, match="did you mean count"):
+        made["cuont"]
+
+
+def test_prose_that_names_an_unknown_number_fails():
+    with pytest.raises(RegisterError, match="not registered"):
+        results.fill("{rr}", register())
+
+
+def runs(build, values, monkeypatch):
+    folders = []
+    for n, value in enumerate(values):
+        monkeypatch.setenv("EMOTION_CONCEPTS_BUILD", str(build / f"run{n}"))
+        register(value).save()
+        folders.append(build / f"run{n}/results")
+    return folders
+
+
+def test_bands_come_from_runs_and_hold_the_next_one(build, monkeypatch):
+    folders = runs(build, [0.50, 0.51, 0.49, 0.50, 0.505], monkeypatch)
+    results.expect(folders, build / "expected")
+    assert results.compare(folders[0], build / "expected").empty
+    content = json.loads((build / "expected/org--model/ci/01_vectors.json").read_text())
+    assert 0.46 < content["entries"]["r"]["low"] < 0.49
+    assert content["entries"]["count"]["high"] == pytest.approx(171.171)
+
+
+def test_a_drifted_number_fails_the_gate(build, monkeypatch, capsys):
+    folders = runs(build, [0.50, 0.51, 0.49, 0.50, 0.505], monkeypatch)
+    results.expect(folders, build / "expected")
+    monkeypatch.setenv("EMOTION_CONCEPTS_BUILD", str(build / "new"))
+    register(0.6).save()
+    drift = results.compare(build / "new/results", build / "expected")
+    assert drift.key.tolist() == ["r"]
+    assert drift.problem.str.startswith("off by +0.0").all()
+    assert results.main(["compare", str(build / "new/results"), str(build / "expected")]) == 1
+    assert "1 numbers drifted" in capsys.readouterr().out
+
+
+def test_missing_new_and_changed_entries_fail_the_gate(build, monkeypatch):
+    folders = runs(build, [0.5, 0.5], monkeypatch)
+    results.expect(folders, build / "expected")
+    monkeypatch.setenv("EMOTION_CONCEPTS_BUILD", str(build / "new"))
+    changed = register(verdict="reversed")
+    del changed.entries["r"]
+    changed.add("extra", 1)
+    changed.save()
+    drift = results.compare(build / "new/results", build / "expected").set_index("key")
+    assert drift.problem.to_dict() == {
+        "claim": "was supported",
+        "extra": "not expected",
+        "r": "missing",
+    }
+
+
+def test_results_without_bands_are_an_error_that_names_the_command(build, monkeypatch, capsys):
+    folders = runs(build, [0.5], monkeypatch)
+    assert results.main(["compare", str(folders[0]), str(build / "nowhere")]) == 1
+    assert "run.py expect" in capsys.readouterr().err
+    with pytest.raises(RegisterError, match="no results"):
+        results.compare(build / "empty", build / "nowhere")
+
+
+def test_the_papers_numbers_name_their_figure():
+    assert results.paper("pc1_pleasure_r")["paper"] == 0.81
+    assert "Fig" in results.paper("pc1_pleasure_r")["source"]
+    with pytest.raises(RegisterError, match="pc1_pleasure_r"):
+        results.paper("pc1_plesure_r")
