@@ -19,7 +19,6 @@ from doit import get_var
 from doit.exceptions import InvalidTask, TaskFailed, UnmetDependency
 from doit.reporter import ConsoleReporter
 from doit.tools import config_changed
-
 from run import ROOT
 from tools.book import Book, BuildError
 
@@ -35,26 +34,28 @@ TALLY = Counter()
 
 
 class Reporter(ConsoleReporter):
-    """Plain sentences while it runs; at the end where the book is, or the tally of `test`."""
+    """Plain sentences while it runs; at the end where the book is, and the tally of `test`."""
 
     desc = "plain sentences"
 
     def initialize(self, tasks, selected_tasks):
+        self.done = set()
         BOOK.build.mkdir(parents=True, exist_ok=True)
         for name in (signal.SIGINT, signal.SIGTERM):
             signal.signal(name, lambda number, _: sys.exit(128 + number))
 
     def execute_task(self, task):
-        task.meta["started"] = time.monotonic()
+        self.started = time.monotonic()
         tell(task, "running")
 
     def add_success(self, task):
-        if task.actions:
-            tell(task, f"done in {time.monotonic() - task.meta['started']:.0f} s")
-            count(task, "passed")
+        tell(task, f"done in {time.monotonic() - self.started:.0f} s")
+        self.done.add(task.name)
+        count(task, "passed")
 
     def skip_uptodate(self, task):
         tell(task, "up to date")
+        self.done.add(task.name)
         count(task, "passed")
 
     def add_failure(self, task, fail):
@@ -68,6 +69,8 @@ class Reporter(ConsoleReporter):
     def complete_run(self):
         for sentence in self.runtime_errors:
             print(sentence)
+        if "site" in self.done:
+            print(f"the book is at {(BOOK.site / 'index.html').as_uri()}", flush=True)
         if SETTINGS.get("tally"):
             skipped = f", {TALLY['skipped']} skipped" if TALLY["skipped"] else ""
             print(f"{TALLY['passed']} passed, {TALLY['failed']} failed{skipped}", flush=True)
@@ -163,13 +166,6 @@ def task_site():
     )
 
 
-def task_book():
-    """Say where the book is."""
-    return step(
-        lambda: print(f"the book is at {(BOOK.site / 'index.html').as_uri()}"), task_dep=["site"]
-    )
-
-
 # --- checks ------------------------------------------------------------------------------------
 
 
@@ -221,5 +217,5 @@ DOIT_CONFIG = {
     "backend": "json",
     "dep_file": str(BOOK.build / ".doit.json"),
     "reporter": Reporter,
-    "default_tasks": ["book"],
+    "default_tasks": ["site"],
 }

@@ -187,9 +187,9 @@ def set_up(root: Path = ROOT) -> None:
         say(f"updating .venv (log: {log})")
     pins = (root / "constraints.txt").read_text().splitlines()
     torch = next(pin for pin in pins if pin.startswith("torch=="))
-    pip = [str(python(root)), "-m", "pip", "install", "--disable-pip-version-check"]
+    pip = [str(python(root)), "-m", "pip", "install", "-c", "constraints.txt"]
     # torch first and alone: whichever build of it this machine gets then satisfies the rest
-    for what in ([torch], ["-c", "constraints.txt", "-e", ".[book,test]"]):
+    for what in ([torch], ["-e", ".[book,test]"]):
         say(f"installing {'the other dependencies' if '-e' in what else torch}")
         if not logged([*pip, *what], log, root):
             text = log.read_text(errors="replace")
@@ -257,7 +257,7 @@ def main(arguments: list) -> int:
     if chosen.command == "expect":
         return expect(chosen.profile, chosen.runs)
     if chosen.command == "book":
-        tasks = ["book"] if only is None else [f"chapter:{only}"]
+        tasks = ["site"] if only is None else [f"chapter:{only}"]
         status = doit(tasks, profile=chosen.profile, parameters=parameters)
         if only and not status:
             say(f"executed: {ROOT / 'build' / chosen.profile / 'executed' / only}.ipynb")

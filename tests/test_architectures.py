@@ -78,8 +78,8 @@ def test_generation_and_continuations_run(tiny):
 
 
 def test_an_architecture_without_known_blocks_is_refused_by_name(smollm):
-    config = AutoConfig.for_model("opt", vocab_size=49152, hidden_size=32, num_hidden_layers=2,
-                                  num_attention_heads=4, ffn_dim=64, word_embed_proj_dim=32)  # fmt: skip
+    shape = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "ffn_dim": 64}
+    config = AutoConfig.for_model("opt", vocab_size=49152, word_embed_proj_dim=32, **shape)
     module = AutoModelForCausalLM.from_config(config)
     identity = ModelIdentity("some-opt", "w", "t", "float32")
     with pytest.raises(UnsupportedArchitecture, match="some-opt.*OPT.*add its module names"):

@@ -1,3 +1,5 @@
+from itertools import pairwise
+
 import numpy as np
 import pytest
 
@@ -45,7 +47,7 @@ def test_hierarchical_order_puts_likes_side_by_side():
     centres = np.eye(3) * 5
     x = np.concatenate([centres + 0.1 * RNG.normal(size=(3, 3)) for _ in range(4)])
     order = geometry.hierarchical_order(geometry.cosine_matrix(x)) % 3
-    assert sum(a != b for a, b in zip(order, order[1:], strict=False)) == 2
+    assert sum(a != b for a, b in pairwise(order)) == 2
 
 
 def test_clusters_recover_blobs_and_agreement_is_one():

@@ -7,9 +7,8 @@ import tomllib
 from pathlib import Path
 
 import pytest
-import yaml
-
 import run
+import yaml
 from tools.book import Book, BuildError
 
 ROOT = run.ROOT

@@ -211,6 +211,13 @@ def test_a_control_that_is_no_line_is_refused():
         plots.by_layer(layers_table(), **LAYERS, controls=["shufled"])
 
 
+def test_a_line_without_any_value_is_refused_by_name():
+    with pytest.raises(BadInput, match="'arousal' has no value"):
+        table = layers_table()
+        table.loc[table["what"] == "arousal", "r"] = np.nan
+        plots.by_layer(table, **LAYERS)
+
+
 def test_more_lines_than_colours_are_refused():
     many = pd.DataFrame({"layer": 0, "r": 0.1, "what": [f"line {i}" for i in range(7)]})
     with pytest.raises(BadInput, match="7 coloured lines"):
@@ -259,6 +266,8 @@ def test_the_matrix_is_drawn_in_the_given_order_and_centred_at_zero():
     assert np.allclose(image.get_array(), COSINES[::-1, ::-1])
     assert image.norm.vmin == -image.norm.vmax
     assert {"a", "b", "c", "d"} <= set(words(figure))
+    for labels in (figure.axes[0].get_xticklabels(), figure.axes[0].get_yticklabels()):
+        assert [label.get_text() for label in labels] == NAMES[::-1]
 
 
 def test_names_on_a_plane_cover_neither_each_other_nor_a_dot():

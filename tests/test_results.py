@@ -18,8 +18,21 @@ def register(r=0.5, verdict="supported"):
     made = results.Register("01_vectors", "org/model", "ci", {"seed": 0})
     made.add("r", Estimate(r, r - 0.1, r + 0.1, 45, 0.002), method="bootstrap", source="Fig. 8")
     made.add("count", np.int64(171))
-    made.verdict("claim", verdict, claim="It holds.", criterion="r above .3")
+    made.verdict("claim", verdict, claim="It holds.", criterion="r above .3", measure="r")
     return made
+
+
+def test_claims_show_their_measure_beside_the_papers_number():
+    made = register()
+    made.add("theirs", 0.4, paper=0.81)
+    made.verdict("other", "partly", claim="Another.", criterion="c", measure="theirs")
+    made.verdict("bare", "partly", claim="No number.", criterion="c")
+    claims = made.claims().set_index("claim")
+    assert claims.loc["It holds.", ["paper", "value", "n", "verdict"]].tolist() == [
+        "—", 0.5, 45, "supported",
+    ]  # fmt: skip
+    assert claims.loc["Another.", "paper"] == 0.81
+    assert claims.value.isna().tolist() == [False, False, True]
 
 
 def test_a_register_comes_back_as_it_was_saved(build):

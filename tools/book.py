@@ -26,9 +26,9 @@ import papermill
 import psutil
 import yaml
 from papermill.exceptions import PapermillExecutionError
+from run import declared
 
 from emotion_concepts import __version__
-from run import declared
 
 CELL_SECONDS = 2 * 60 * 60
 TERMINAL = sys.stderr.isatty()

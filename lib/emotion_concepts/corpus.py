@@ -693,7 +693,8 @@ def _normal(text: str) -> str:
 
 
 def _report(file: _StoryFile, cells: list[tuple[str, str]], attempts: int) -> pd.DataFrame:
-    rows = [row for row in file.rows if (row["emotion"], row["topic"]) in set(cells)]
+    wanted = set(cells)
+    rows = [row for row in file.rows if (row["emotion"], row["topic"]) in wanted]
     frame = pd.DataFrame(rows, columns=STORY_COLUMNS)
     frame.attrs["unfilled"] = [(*cell, file.missing(cell)) for cell in cells if file.missing(cell)]
     if frame.attrs["unfilled"]:

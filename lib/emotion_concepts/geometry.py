@@ -136,8 +136,12 @@ def linear_readout(
     """Return cross-validated ridge predictions ``[n]`` of a rating from vectors ``[n, d]``.
 
     Each fold chooses its ridge penalty inside its own training words, so that the prediction of a
-    word never saw its rating.
+    word never saw its rating. Wide features are rotated into the span of the words first, which
+    changes no prediction of a ridge regression and saves most of the work.
     """
+    if features.shape[1] > len(features):
+        u, s, _ = np.linalg.svd(features, full_matrices=False)
+        features = u * s
     split = KFold(folds, shuffle=True, random_state=seed)
     return cross_val_predict(RidgeCV(np.logspace(-3, 3, 13)), features, target, cv=split)
 

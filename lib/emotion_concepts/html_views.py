@@ -214,7 +214,7 @@ def heatmap_view(
     if np.abs(matrix).max() > 300:
         raise BadInput("values beyond ±300 do not fit this view, which is made for cosines")
     # Whole hundredths: two decimals are then exact in the browser, in half the bytes of float32.
-    hundredths = np.round(100 * matrix[np.ix_(order, order)]).astype("<i2")
+    hundredths = np.trunc(100 * matrix[np.ix_(order, order)]).astype("<i2")
     data = {
         "names": [str(names[i]) for i in order],
         "vmax": limit,

@@ -369,7 +369,7 @@ def _name_layer(ax: Axes, x: float, layer: int) -> None:
 
 
 def _colour_bar(ax: Axes, drawn, label: str, **place) -> None:
-    bar = ax.figure.colorbar(drawn, ax=ax, pad=0.02, **place)
+    bar = ax.figure.colorbar(drawn, ax=ax, pad=0.02, ticks=MaxNLocator(5), **place)
     bar.set_label(label)
     bar.outline.set_visible(False)
     bar.ax.tick_params(size=2)
@@ -454,7 +454,10 @@ def by_layer(
         ax.plot(rows["layer"], rows[value], **look)
         if low and high:
             ax.fill_between(rows["layer"], rows[low], rows[high], alpha=0.16, lw=0, **look)
-        x, y = rows.loc[rows[value].notna(), ["layer", value]].iloc[-1]
+        known = rows.dropna(subset=[value])
+        if known.empty:
+            raise BadInput(f"the line {name!r} has no value at any layer")
+        x, y = known[["layer", value]].iloc[-1]
         ends.append((x, y, name, looks[name], SOFT if name in controls else INK))
     _layer_axes(ax, table["layer"], ylabel, yscale)
     edge = ax.get_xlim()[1]
@@ -552,13 +555,14 @@ def accuracy_bars(
     lines = -(-len(settings) // columns)
     key = [*(_mark(k, _KINDS[k]) for k in kinds), _chance_mark()]
     figure = _canvas(title, note, height=lines * (0.27 * len(methods) + 0.85), key=key)
-    grid = figure.subplots(lines, columns, sharex=True, sharey=True, squeeze=False).ravel()
-    for ax, setting in zip(grid, settings, strict=False):
+    grid = figure.subplots(lines, columns, sharey=True, squeeze=False).ravel()
+    for i, (ax, setting) in enumerate(zip(grid, settings, strict=False)):
         part = table.loc[table[panels] == setting, [label, value, low, high, kind]]
         _accuracy_panel(ax, part.itertuples(index=False, name=None), methods)
         ax.axvline(chance[setting], color=SOFT, ls=":", lw=1.4, zorder=1)
-        ax.set(title=str(setting), xlabel=xlabel)
-        ax.label_outer()
+        lowest = i + columns >= len(settings)  # of its column
+        ax.set(title=str(setting), xlabel=xlabel if lowest else "")
+        ax.tick_params(labelbottom=lowest)
     for ax in grid[len(settings) :]:
         ax.remove()
     return figure
@@ -675,19 +679,27 @@ def cosine_matrix(
     figure = _canvas(title, note, height=5.9, layout="compressed")
     ax = figure.subplots()
     drawn = ax.imshow(matrix[np.ix_(order, order)], cmap=_MAP, vmin=-limit, vmax=limit)
-    step = -(-n // 30)  # more names than this would run into each other
-    at = np.arange(step // 2, n, step)
-    ax.set_yticks(at, [names[order[i]] for i in at])
-    ax.set_xticks([])
-    ax.spines[:].set_visible(False)
-    if step > 1:
-        ax.set_xlabel(f"columns in the same order; 1 in {step} of {n} names is written", color=SOFT)
+    _matrix_names(ax, [names[i] for i in order])
     if cluster is not None:
         if len(cluster) != n:
             raise BadInput(f"cluster holds {len(cluster)} entries, names ask for {n}")
         _cluster_strip(ax, [str(cluster[i]) for i in order])
     _colour_bar(ax, drawn, label, location="bottom", shrink=0.6, aspect=30)
     return figure
+
+
+def _matrix_names(ax: Axes, names: Sequence[str]) -> None:
+    """Write every name on both sides, or as many as there is room for on the left."""
+    n = len(names)
+    step = -(-n // 30)  # more names than this would run into each other
+    at = range(step // 2, n, step)
+    ax.set_yticks(at, [names[i] for i in at])
+    ax.spines[:].set_visible(False)
+    if step == 1:
+        ax.set_xticks(at, names, rotation=90)
+    else:
+        ax.set_xticks([])
+        ax.set_xlabel(f"columns in the same order; 1 in {step} of {n} names is written", color=SOFT)
 
 
 def _cluster_strip(ax: Axes, clusters: Sequence[str]) -> None:

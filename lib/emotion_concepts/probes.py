@@ -33,14 +33,14 @@ def logit_lens(
 
     Returns
     -------
-    DataFrame with columns emotion, up, down (lists of `k` tokens, strongest first).
+    DataFrame with columns emotion, top, bottom (lists of `k` tokens, strongest first).
     """
     logits = unit(directions) @ (unembedding - unembedding.mean(0)).T
     order = np.argsort(logits, axis=1)
     return pd.DataFrame(
         {
             "emotion": list(names),
-            "up": [[tokens[t] for t in row[: -k - 1 : -1]] for row in order],
-            "down": [[tokens[t] for t in row[:k]] for row in order],
+            "top": [[tokens[t] for t in row[: -k - 1 : -1]] for row in order],
+            "bottom": [[tokens[t] for t in row[:k]] for row in order],
         }
     )

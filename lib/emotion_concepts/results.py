@@ -80,6 +80,15 @@ def graded(passes: Iterable[bool]) -> str:
     return "supported" if all(passes) else "partly" if any(passes) else "not supported"
 
 
+def graded_level(value: float, full: float, part: float) -> str:
+    """Return the verdict on a measure that must reach `full`, or at least `part`.
+
+    >>> graded_level(0.8, 0.7, 0.4), graded_level(0.5, 0.7, 0.4), graded_level(0.1, 0.7, 0.4)
+    ('supported', 'partly', 'not supported')
+    """
+    return "supported" if value >= full else "partly" if value >= part else "not supported"
+
+
 @dataclass(frozen=True)
 class Entry:
     """One number: value, 95 % interval, n and how it came about.
@@ -98,6 +107,7 @@ class Entry:
     paper: float | str | None = None
     criterion: str = ""
     claim: str = ""
+    measure: str = ""
 
     def __format__(self, spec: str) -> str:
         if isinstance(self.value, str):
@@ -140,7 +150,8 @@ class Register:
         key : str
             Lower-case words joined by underscores, unique in the chapter.
         value : Estimate, number or str
-        about : method, source, paper, criterion, claim, n, low, high, p
+        about : method, source, paper, n, low, high, p
+            See :class:`Entry`.
         """
         if key in self.entries:
             raise RegisterError(f"{key!r} is in the register of {self.chapter} already")
@@ -154,11 +165,19 @@ class Register:
         self.entries[key] = Entry(value, **about)
         return self.entries[key]
 
-    def verdict(self, key: str, verdict: str, *, claim: str, criterion: str, **about) -> Entry:
-        """Enter the verdict on a claim, one of `VERDICTS`."""
+    def verdict(
+        self, key: str, verdict: str, *, claim: str, criterion: str, measure: str = ""
+    ) -> Entry:
+        """Enter the verdict on a claim, one of `VERDICTS`.
+
+        Parameters
+        ----------
+        measure : str
+            Key of the entry whose number the claim rests on, shown beside the paper's.
+        """
         if verdict not in VERDICTS:
             raise RegisterError(f"no verdict {verdict!r}: {nearest(verdict, VERDICTS)}")
-        return self.add(key, verdict, claim=claim, criterion=criterion, **about)
+        return self.add(key, verdict, claim=claim, criterion=criterion, measure=measure)
 
     def __getitem__(self, key: str) -> Entry:
         if key not in self.entries:
@@ -171,19 +190,23 @@ class Register:
 
         display(Markdown(fill(text, self)))
 
-    def verdicts(self) -> pd.DataFrame:
-        """Return the chapter's claims: claim, criterion, verdict."""
-        rows = [(e.claim, e.criterion, e.value) for e in self.entries.values() if e.claim]
-        return pd.DataFrame(rows, columns=["claim", "criterion", "verdict"])
+    def claims(self) -> pd.DataFrame:
+        """Return the chapter's claims beside the paper's numbers, one row a verdict.
 
-    def beside_paper(self) -> pd.DataFrame:
-        """Return the numbers that the paper has too: what, paper, source, ours, low, high, n."""
-        rows = [
-            (e.method, e.paper, e.source, e.value, e.low, e.high, e.n)
-            for e in self.entries.values()
-            if e.paper is not None
-        ]
-        names = ["what", "paper", "source", "ours", "low", "high", "n"]
+        Returns
+        -------
+        DataFrame with columns claim, criterion, paper, value, low, high, n, verdict; the numbers
+        are those of the entry that the verdict names as its measure.
+        """
+        rows = []
+        for entry in self.entries.values():
+            if entry.claim:
+                m = self[entry.measure] if entry.measure else Entry("")
+                value = m.value if entry.measure else None
+                shown = "—" if m.paper is None else m.paper
+                row = (entry.claim, entry.criterion, shown, value, m.low, m.high, m.n, entry.value)
+                rows.append(row)
+        names = ["claim", "criterion", "paper", "value", "low", "high", "n", "verdict"]
         return pd.DataFrame(rows, columns=names)
 
     def save(self) -> Path:

@@ -178,7 +178,7 @@ class TracedModel:
             default=0.0,
         )
         scale = max(float(hidden[layer + 1].abs().max()) for layer in [0, *probes])
-        if ours and ours[0].shape != hidden[0].shape or self.layer_error > 0.02 * scale:
+        if (ours and ours[0].shape != hidden[0].shape) or self.layer_error > 0.02 * scale:
             raise UnsupportedArchitecture(
                 f"{self.identity.name!r} ({self.architecture}): block outputs do not match "
                 f"transformers' hidden states (difference {self.layer_error:.3g} at scale "

@@ -128,6 +128,16 @@ def best_component(tests: pd.DataFrame, norm: str, layer: int) -> pd.Series:
     return here.loc[here.r.abs().idxmax()]
 
 
+def leading(best: pd.Series, pc: int) -> str:
+    """Return the verdict on "component `pc` follows this norm" from `best_component`.
+
+    Supported if it is the best of the five and beats the null corrected for five; partly if
+    another of the five does.
+    """
+    passes = best.p_pc < 0.05
+    return "supported" if passes and best.pc == pc else "partly" if passes else "not supported"
+
+
 def oriented(row: pd.Series) -> tuple[float, float, float]:
     """Return r, low and high with r made positive: a component's sign is free."""
     return (row.r, row.low, row.high) if row.r >= 0 else (-row.r, -row.high, -row.low)
@@ -369,11 +379,12 @@ def _residual(y: np.ndarray, x: np.ndarray) -> np.ndarray:
 
 _WORD_LISTS = {
     "first person": "i me my mine myself we us our ours ourselves",
-    "body": """arm arms back breath chest eye eyes face feet finger fingers foot hand hands head heart jaw
-        knee knees leg legs mouth neck palm palms shoulder shoulders skin stomach throat""",
+    "body": """arm arms back breath chest eye eyes face feet finger fingers foot hand hands head heart
+        jaw knee knees leg legs mouth neck palm palms shoulder shoulders skin stomach throat""",
     "past": "ago always been before had never once used year years yesterday",
-    "thought": """believe believed decided forget forgot knew know known mean meant remember remembered
-        should think thought understand understood want wanted why wish wished wonder wondered""",
+    "thought": """believe believed decided forget forgot knew know known mean meant remember
+        remembered should think thought understand understood want wanted why wish wished wonder
+        wondered""",
 }
 _WORDS = {name: frozenset(words.split()) for name, words in _WORD_LISTS.items()}
 
@@ -410,7 +421,7 @@ def _features(text: str) -> dict[str, float]:
 
 
 def emotion_features(extraction: Extraction) -> pd.DataFrame:
-    """Return `story_features` averaged by emotion, topic means removed, ``[emotions, features]``."""
+    """Return `story_features` by emotion, topic means removed, ``[emotions, features]``."""
     texts = extraction.texts()
     features = story_features(texts.ravel())
     grid = features.to_numpy().reshape(*texts.shape, -1)
