@@ -214,7 +214,7 @@ def heatmap_view(
     if np.abs(matrix).max() > 300:
         raise BadInput("values beyond ±300 do not fit this view, which is made for cosines")
     # Whole hundredths: two decimals are then exact in the browser, in half the bytes of float32.
-    hundredths = np.trunc(100 * matrix[np.ix_(order, order)]).astype("<i2")
+    hundredths = np.round(100 * matrix[np.ix_(order, order)]).astype("<i2")
     data = {
         "names": [str(names[i]) for i in order],
         "vmax": limit,
@@ -458,6 +458,39 @@ def paper_beside_ours(table: pd.DataFrame, *, caption: str) -> View:
         )
     head = {"claim": "", "paper": "ec-num", "ours [95 % interval]": "ec-num", "verdict": ""}
     return View(_table(caption, head, rows), "\n".join(lines))
+
+
+def numbers_table(rows: pd.DataFrame, *, caption: str) -> View:
+    """Return a plain table: the first column names the row, the others hold texts or numbers.
+
+    Parameters
+    ----------
+    rows : DataFrame
+        Column names are the head; numbers are shown with two decimals, missing ones as a dash.
+    caption : str
+        Set above the table.
+
+    Raises
+    ------
+    BadInput
+        On an empty table.
+    """
+    need_columns(rows)
+    first, *columns = rows.columns
+    cells, lines = [], [caption]
+    for row in rows.to_dict("records"):
+        shown = [_decimal(row[column]) for column in columns]
+        cells.append((html.escape(str(row[first])), *map(html.escape, shown)))
+        pairs = (f"{column} {text}" for column, text in zip(columns, shown, strict=True))
+        lines.append(f"{row[first]}: {', '.join(pairs)}")
+    head = {str(first): ""} | {str(column): "ec-num" for column in columns}
+    return View(_table(caption, head, cells), "\n".join(lines))
+
+
+def _decimal(value: object) -> str:
+    if isinstance(value, str):
+        return value
+    return "—" if value is None or pd.isna(value) else _signed(float(value))
 
 
 _SPACES = {" ": "␣", "\n": "↵", "\t": "⇥"}

@@ -29,6 +29,7 @@ from emotion_concepts.geometry import (
     unit,
     upper,
 )
+from emotion_concepts.results import paper
 from emotion_concepts.stats import (
     Estimate,
     bootstrap,
@@ -126,6 +127,24 @@ def best_component(tests: pd.DataFrame, norm: str, layer: int) -> pd.Series:
     """Return the row of the component that correlates most with a norm at a layer."""
     here = tests[(tests.norm == norm) & (tests.layer == layer)]
     return here.loc[here.r.abs().idxmax()]
+
+
+def beside_people(tests: pd.DataFrame) -> pd.DataFrame:
+    """Return one layer's component tests with null, human agreement and the paper's values.
+
+    Returns
+    -------
+    DataFrame for `plots.correlation_grid`: pc (as "PC1"), norm, r, low, high, null, human_low,
+    human_high, paper.
+    """
+    agreement = {"pleasure": "human_valence_r", "arousal": "human_arousal_r"}
+    theirs = {(1, "pleasure"): "pc1_pleasure_r", (2, "arousal"): "pc2_arousal_r"}
+    out = tests[["pc", "norm", "r", "low", "high"]].assign(null=tests.threshold)
+    for side in ("low", "high"):
+        out[f"human_{side}"] = [paper(f"{agreement[norm]}_{side}")["paper"] for norm in tests.norm]
+    cells = zip(tests.pc, tests.norm, strict=True)
+    out["paper"] = [paper(theirs[cell])["paper"] if cell in theirs else None for cell in cells]
+    return out.assign(pc="PC" + tests.pc.astype(str))
 
 
 def leading(best: pd.Series, pc: int) -> str:
@@ -379,8 +398,8 @@ def _residual(y: np.ndarray, x: np.ndarray) -> np.ndarray:
 
 _WORD_LISTS = {
     "first person": "i me my mine myself we us our ours ourselves",
-    "body": """arm arms back breath chest eye eyes face feet finger fingers foot hand hands head heart
-        jaw knee knees leg legs mouth neck palm palms shoulder shoulders skin stomach throat""",
+    "body": """arm arms back breath chest eye eyes face feet finger fingers foot hand hands head
+        heart jaw knee knees leg legs mouth neck palm palms shoulder shoulders skin stomach throat""",
     "past": "ago always been before had never once used year years yesterday",
     "thought": """believe believed decided forget forgot knew know known mean meant remember
         remembered should think thought understand understood want wanted why wish wished wonder
@@ -463,6 +482,18 @@ def component_meaning(
             found += [(pc + 1, feature, kind, r[pc], int(known.sum())) for pc in range(len(r))]
         rows += [(*row, permutation_p(row[3], null)) for row in found]
     return pd.DataFrame(rows, columns=["pc", "feature", "kind", "r", "n", "p"])
+
+
+def meaning_table(meaning: pd.DataFrame) -> pd.DataFrame:
+    """Return `component_meaning` as one row a feature and one column a component, * p < .05."""
+    shown = meaning.assign(
+        text=[
+            f"{r:+.2f}{'*' if p < 0.05 else ''}" for r, p in zip(meaning.r, meaning.p, strict=True)
+        ],
+        pc="PC" + meaning.pc.astype(str),
+    )
+    table = shown.pivot(index=["kind", "feature"], columns="pc", values="text").reset_index()
+    return table.sort_values("kind", ascending=False).drop(columns="kind")
 
 
 def style_share(
