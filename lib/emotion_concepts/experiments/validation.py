@@ -399,7 +399,8 @@ def _residual(y: np.ndarray, x: np.ndarray) -> np.ndarray:
 _WORD_LISTS = {
     "first person": "i me my mine myself we us our ours ourselves",
     "body": """arm arms back breath chest eye eyes face feet finger fingers foot hand hands head
-        heart jaw knee knees leg legs mouth neck palm palms shoulder shoulders skin stomach throat""",
+        heart jaw knee knees leg legs mouth neck palm palms shoulder shoulders skin stomach
+        throat""",
     "past": "ago always been before had never once used year years yesterday",
     "thought": """believe believed decided forget forgot knew know known mean meant remember
         remembered should think thought understand understood want wanted why wish wished wonder

@@ -1,0 +1,231 @@
+"""The experiments on made-up corpora whose truth is known, and their nulls."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from emotion_concepts import corpus
+from emotion_concepts.errors import BadInput
+from emotion_concepts.experiments import extraction, validation
+from emotion_concepts.experiments.extraction import Extraction, probe_ranks, word_ranks
+from emotion_concepts.geometry import components_for, unit
+from emotion_concepts.vectors import EmotionVectors, Stacked
+
+NAMES = list(corpus.EMOTIONS[:12])
+WORDS = "apple brick cloud drum eagle fern glove harp island jug kite lamp".split()
+
+
+class Rows(Stacked):
+    def __len__(self):
+        return len(self.array)
+
+    def __getitem__(self, rows):
+        return Rows(self.array[rows])
+
+
+def made_up(signal: float, register="plain", n_topics=6, seed=0, truth_seed=7) -> Extraction:
+    """Twelve emotions x topics in two layers; each emotion has a direction and a favourite word."""
+    truth = np.random.default_rng(truth_seed).normal(size=(12, 2, 40))
+    rng = np.random.default_rng(seed)
+    topic = 5 * rng.normal(size=(n_topics, 1, 2, 40))
+    grid = signal * truth[None] + topic + rng.normal(size=(n_topics, 12, 2, 40))
+    cells = [(t, e) for t in range(n_topics) for e in range(12)]
+    order = rng.permutation(len(cells))
+    stories = pd.DataFrame(
+        {
+            "emotion": [NAMES[cells[c][1]] for c in order],
+            "topic": [f"t{cells[c][0]}" for c in order],
+            "register": register,
+            "batch": [cells[c][1] % 3 for c in order],
+            "text": [f"The {WORDS[cells[c][1]]} of day {cells[c][0]}." for c in order],
+        }
+    )
+    residuals = Rows(np.stack([grid[cells[c]] for c in order]))
+    neutral = Rows(rng.normal(size=(60, 2, 40)))
+    vectors = EmotionVectors.fit(
+        residuals, stories.emotion.tolist(), neutral, topics=stories.topic.tolist()
+    ).select(NAMES)
+    return Extraction(register, stories, residuals, neutral, vectors)
+
+
+def test_stories_are_laid_out_by_topic_and_emotion_whatever_their_order():
+    found = made_up(1.0)
+    texts = found.texts()
+    assert texts.shape == (6, 12)
+    assert texts[4, 2] == "The cloud of day 4." == found.story(NAMES[2], "t4")
+    np.testing.assert_allclose(found.crossed(1).mean(1), 0, atol=1e-12)
+
+
+def test_a_missing_or_doubled_story_is_refused():
+    found = made_up(1.0)
+    found.stories.loc[0, "topic"] = "t1" if found.stories.topic[0] != "t1" else "t2"
+    with pytest.raises(BadInput, match="not one a topic and emotion"):
+        found.texts()
+
+
+def test_a_strong_signal_is_named_and_noise_stays_at_chance():
+    strong, none = made_up(2.0), made_up(0.0, n_topics=40)
+    assert (probe_ranks(strong.crossed(0)) == 1).mean() > 0.9
+    chance = (probe_ranks(none.crossed(0)) == 1).mean()
+    assert abs(chance - 1 / 12) < 0.05
+
+
+def test_held_out_topics_are_not_trained_on():
+    """Each story equals itself in training, so leakage alone would give perfect ranks."""
+    rng = np.random.default_rng(0)
+    grid = extraction.remove_topic_means(rng.normal(size=(3, 12, 500)))
+    assert (probe_ranks(grid) == 1).mean() < 0.4
+
+
+def test_words_name_the_emotion_where_each_has_its_own_and_across_registers():
+    a, b = made_up(0.0), made_up(0.0, register="other", seed=1)
+    vectoriser = extraction.WORD_BASELINES["TF-IDF"]
+    assert (word_ranks(vectoriser, a.texts()) == 1).all()
+    assert (word_ranks(vectoriser, a.texts(), b.texts()) == 1).all()
+    shuffled = a.texts()[:, ::-1]
+    assert (word_ranks(vectoriser, a.texts(), shuffled) == 1).mean() < 0.1
+
+
+def test_reliability_rises_with_signal_and_is_null_without():
+    assert np.median(extraction.split_half(made_up(1.0), splits=20)) > 0.8
+    assert abs(np.median(extraction.split_half(made_up(0.0), splits=20))) < 0.2
+    with pytest.raises(BadInput, match="at least four topics, not 3"):
+        extraction.split_half(made_up(1.0, n_topics=3))
+
+
+def test_vectors_without_a_topic_never_saw_it():
+    found = made_up(1.0)
+    changed = found.residuals.array.copy()
+    changed[(found.stories.topic == "t0").to_numpy()] += 100.0
+    other = Extraction("plain", found.stories, Rows(changed), found.neutral, found.vectors)
+    np.testing.assert_array_equal(
+        found.without_topic("t0").directions, other.without_topic("t0").directions
+    )
+
+
+def test_same_truth_in_two_registers_is_the_nearest_neighbour():
+    a, b = made_up(2.0), made_up(2.0, seed=1)
+    across = extraction.across_registers(a.vectors, b.vectors, 0)
+    assert (across["rank"] == 1).all() and across.cosine.min() > 0.6
+    apart = extraction.across_registers(a.vectors, made_up(2.0, seed=2, truth_seed=8).vectors, 0)
+    assert abs(apart.cosine.mean()) < 0.2
+
+
+def test_ranks_inside_a_batch_only_count_its_own_emotions():
+    found = extraction.within_batches(made_up(2.0), 0)
+    np.testing.assert_allclose(found["chance"], 1 / 4)
+    assert found["own batch"].max() <= 4
+    assert (found["own batch"] == 1).mean() > 0.9
+
+
+@pytest.fixture(scope="module")
+def emotions():
+    return corpus.emotions()
+
+
+def planted(emotions, *, pleasure=8.0, arousal=5.0, noise=1.0, seed=0):
+    """Vectors ``[171, 1, 60]`` with human ratings along two axes; unrated words get random ones."""
+    rng = np.random.default_rng(seed)
+    n = len(emotions)
+    axes = np.linalg.qr(rng.normal(size=(60, 2)))[0].T
+    filled = [
+        emotions[norm].fillna(pd.Series(0.5 * rng.normal(size=n), index=emotions.index))
+        for norm in validation.NORMS
+    ]
+    x = noise * rng.normal(size=(n, 60))
+    for axis, weight, norm in zip(axes, (pleasure, arousal), filled, strict=True):
+        x = x + weight * norm.to_numpy()[:, None] * axis
+    return unit(x)[:, None]
+
+
+def test_planted_valence_and_arousal_are_found_on_their_components(emotions):
+    tests = validation.component_tests(planted(emotions), emotions, resamples=300)
+    valence, arousal = (validation.best_component(tests, norm, 0) for norm in validation.NORMS)
+    assert (valence.pc, arousal.pc) == (1, 2)
+    assert validation.leading(valence, 1) == validation.leading(arousal, 2) == "supported"
+    assert validation.leading(arousal, 1) == "partly"
+    assert validation.oriented(valence)[0] > 0.8 and valence.n == 45
+
+
+def test_noise_does_not_pass_the_correction_for_five_components(emotions):
+    passed = 0
+    for seed in range(40):
+        noise = np.random.default_rng(seed).normal(size=(171, 1, 60))
+        tests = validation.component_tests(noise, emotions, resamples=199, seed=seed)
+        passed += validation.best_component(tests, "pleasure", 0).p_pc < 0.05
+    assert passed <= 6
+
+
+def test_the_correction_for_layers_is_stricter(emotions):
+    layers = np.random.default_rng(0).normal(size=(171, 6, 60))
+    tests = validation.component_tests(layers, emotions, resamples=300)
+    assert (tests.p <= tests.p_pc).all() and (tests.p_pc <= tests.p_layer).all()
+    curves = validation.best_by_layer(tests)
+    assert (curves.r >= 0).all() and set(curves.norm) == {
+        "pleasure", "arousal", "best of five by chance",
+    }  # fmt: skip
+
+
+def test_planted_ratings_are_read_out_and_shuffled_ones_are_not(emotions):
+    x = planted(emotions)[:, 0]
+    shuffled = x[np.random.default_rng(1).permutation(len(x))]
+    found = validation.readout_tests(
+        {"planted": x, "shuffled": shuffled}, emotions, ("pleasure",), permutations=30
+    ).set_index("source")
+    assert found.r["planted"] > 0.7 and found.p["planted"] < 0.05
+    assert found.p["shuffled"] > 0.05
+
+
+def test_the_papers_own_clusters_are_recovered_from_vectors_that_have_them(emotions):
+    codes = emotions.cluster.astype("category").cat.codes.to_numpy()
+    x = 4 * np.eye(10)[codes] + np.random.default_rng(0).normal(size=(171, 10)) * 0.3
+    tests = validation.cluster_tests({"x": x}, emotions, permutations=100).iloc[0]
+    assert tests.ari > 0.9 and tests.p < 0.02
+    noise = np.random.default_rng(0).normal(size=(171, 10))
+    assert validation.cluster_tests({"x": noise}, emotions, permutations=100).p[0] > 0.02
+
+
+def test_word_pairs_follow_planted_valence(emotions):
+    pairs, tests = validation.pair_tests(planted(emotions)[:, 0], emotions, draws=300)
+    opposite = pairs[pairs.kind == "opposite"]
+    rated = opposite[opposite.a.map(emotions.pleasure).notna()]
+    rated = rated[rated.b.map(emotions.pleasure).notna()]
+    assert (rated.cosine < 0).mean() > 0.8
+    assert pairs.percentile.between(0, 100).all()
+    assert set(tests.kind) == {"near", "opposite"}
+
+
+def test_a_baseline_that_is_the_geometry_leaves_nothing_beyond_it(emotions):
+    x = planted(emotions)[:, 0]
+    noise = np.random.default_rng(0).normal(size=(171, 60))
+    table = validation.similarity_tests(
+        x, {"same": x, "noise": noise}, emotions, permutations=200
+    ).set_index("source")
+    assert table.human["vectors"] > 0.4 and table.p["vectors"] < 0.01
+    assert abs(table.partial["same"]) < 0.1
+    assert table.partial["noise"] == pytest.approx(table.human["vectors"], abs=0.05)
+
+
+def test_shares_without_emotion_are_flatter_than_planted_ones():
+    nulls = validation.share_nulls([made_up(0.0), made_up(0.0, seed=1)], 0, k=3, draws=5)
+    assert {name: draws.shape for name, draws in nulls.items()} == {
+        "random directions": (5, 3),
+        "shuffled stories": (5, 3),
+    }
+    assert nulls["shuffled stories"].max() < 0.5
+
+
+def test_story_features_count_what_they_say():
+    text = "'Don't!' I said. She put her hand on my knee, and I knew. Why had he gone before?"
+    found = validation.story_features([text]).iloc[0]
+    assert found["words"] == 18
+    assert found["body"] == pytest.approx(100 * 2 / 18)
+    assert found["first person"] == pytest.approx(100 * 3 / 18)
+    assert found["past"] == pytest.approx(100 * 2 / 18)
+    assert found["questions"] == found["exclamations"] == pytest.approx(100 / 18)
+
+
+def test_components_of_neutral_text_come_out_of_the_vectors():
+    found = made_up(1.0)
+    components = components_for(found.neutral.layer(0), 0.5)
+    np.testing.assert_allclose(found.vectors.at(0) @ components.T, 0, atol=1e-5)
