@@ -194,8 +194,10 @@ def set_up(root: Path = ROOT) -> None:
         if not logged([*pip, *what], log, root):
             text = log.read_text(errors="replace")
             errors = [line[7:] for line in text.splitlines() if line.startswith("ERROR: ")]
-            last = errors[-1].rstrip(".") if errors else "no message"
-            raise Problem(f"pip failed ({last}); is there a network? Its output is in {log}")
+            told = errors[0].rstrip(".") if errors else "no message"
+            if "connection broken" in text:
+                told = "no package index was reached: is there a network?"
+            raise Problem(f"pip failed ({told}); all of its output is in {log}")
     (venv / ".stamp").write_text(fingerprint(root))
 
 
