@@ -19,6 +19,7 @@ from doit import get_var
 from doit.exceptions import InvalidTask, TaskFailed, UnmetDependency
 from doit.reporter import ConsoleReporter
 from doit.tools import config_changed
+
 from run import ROOT
 from tools.book import Book, BuildError
 

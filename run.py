@@ -236,7 +236,9 @@ def expect(profile: str, runs: int) -> int:
         if status:
             return status
     results = [str(folder / "results") for folder in folders]
-    return call("-m", "emotion_concepts.results", "expect", *results, "--out", "expected")
+    status = call("-m", "emotion_concepts.results", "expect", *results, "--out", "expected")
+    # the README quotes the published numbers, so it changes with them
+    return status or (call("-m", "tools.readme") if profile == "full" else 0)
 
 
 def main(arguments: list) -> int:

@@ -12,7 +12,20 @@ from emotion_concepts.geometry import components_for, unit
 from emotion_concepts.vectors import EmotionVectors, Stacked
 
 NAMES = list(corpus.EMOTIONS[:12])
-WORDS = "apple brick cloud drum eagle fern glove harp island jug kite lamp".split()
+WORDS = [
+    "apple",
+    "brick",
+    "cloud",
+    "drum",
+    "eagle",
+    "fern",
+    "glove",
+    "harp",
+    "island",
+    "jug",
+    "kite",
+    "lamp",
+]
 
 
 class Rows(Stacked):

@@ -7,8 +7,9 @@ import tomllib
 from pathlib import Path
 
 import pytest
-import run
 import yaml
+
+import run
 from tools.book import Book, BuildError
 
 ROOT = run.ROOT

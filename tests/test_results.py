@@ -80,8 +80,10 @@ def test_bands_come_from_runs_and_hold_the_next_one(build, monkeypatch):
     results.expect(folders, build / "expected")
     assert results.compare(folders[0], build / "expected").empty
     content = json.loads((build / "expected/org--model/ci/01_vectors.json").read_text())
-    assert 0.46 < content["entries"]["r"]["low"] < 0.49
-    assert content["entries"]["count"]["high"] == pytest.approx(171.171)
+    assert 0.46 < content["entries"]["r"]["band"][0] < 0.49
+    assert content["entries"]["count"]["band"][1] == pytest.approx(171.171)
+    assert len(content["runs"]) == 5
+    assert results.Register.load(build / "expected/org--model/ci/01_vectors.json") == register()
 
 
 def test_a_drifted_number_fails_the_gate(build, monkeypatch, capsys):

@@ -8,8 +8,9 @@ import sys
 from collections import Counter
 from zlib import crc32
 
-import dodo
 import pytest
+
+import dodo
 import run
 from tools.book import Book, BuildError, substitutions
 

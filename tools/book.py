@@ -26,9 +26,9 @@ import papermill
 import psutil
 import yaml
 from papermill.exceptions import PapermillExecutionError
-from run import declared
 
 from emotion_concepts import __version__
+from run import declared
 
 CELL_SECONDS = 2 * 60 * 60
 TERMINAL = sys.stderr.isatty()
@@ -184,7 +184,7 @@ class Book:
         with log.open("w") as file:
             done = subprocess.run(command, stdout=file, stderr=subprocess.STDOUT)
         if done.returncode:
-            lines = log.read_text().splitlines()
+            lines = _plain(log.read_text()).splitlines()
             told = [line for line in lines if "WARNING" in line or "ERROR" in line] or lines[-5:]
             raise BuildError("\n".join(["the site was not built:", *told, f"its log: {log}"]))
         shutil.rmtree(self.site, ignore_errors=True)

@@ -213,32 +213,36 @@ class Register:
         """Write ``results/<model>/<chapter>.json`` under `build_dir`; whole or not at all."""
         model = self.model.replace("/", "--")
         path = build_dir() / "results" / model / f"{self.chapter}.json"
-        content = {
-            "chapter": self.chapter,
-            "model": self.model,
-            "profile": self.profile,
-            "library": __version__,
-            "settings": self.settings,
-            "entries": {
-                key: {k: v for k, v in asdict(entry).items() if v not in (None, "")}
-                for key, entry in self.entries.items()
-            },
-        }
+        entries = {key: _compact(entry) for key, entry in self.entries.items()}
+        content = {**self.head(), "library": __version__, "entries": entries}
         with write_atomic(path) as part:
             part.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n")
         return path
 
+    def head(self) -> dict:
+        """Return what the register is of: chapter, model, profile, settings."""
+        names = ("chapter", "model", "profile", "settings")
+        return {name: getattr(self, name) for name in names}
+
     @classmethod
     def load(cls, path: str | Path) -> Register:
-        """Read a register file."""
+        """Read a register file, or one of ``expected/`` without its bands."""
         try:
             content = json.loads(Path(path).read_text())
-            entries = {key: Entry(**entry) for key, entry in content["entries"].items()}
+            entries = {
+                key: Entry(**{k: v for k, v in entry.items() if k not in ("band", "allowed")})
+                for key, entry in content["entries"].items()
+            }
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise RegisterError(f"{path} is no register: {error}") from error
         return cls(
             content["chapter"], content["model"], content["profile"], content["settings"], entries
         )
+
+
+def _compact(entry: Entry) -> dict:
+    """Return the fields of an entry that say something."""
+    return {key: value for key, value in asdict(entry).items() if value not in (None, "")}
 
 
 class _Fields(string.Formatter):
@@ -277,8 +281,9 @@ def band(values: Sequence[float]) -> tuple[float, float]:
 def expect(runs: Sequence[Path], out: Path) -> list[Path]:
     """Write expected bands from the results folders of several runs.
 
-    Each run is a folder ``results/`` with the same models and chapters inside; the bands go to
-    ``out/<model>/<profile>/<chapter>.json``.
+    Each run is a folder ``results/`` with the same models and chapters inside; the first run's
+    entries and the bands of all go to ``out/<model>/<profile>/<chapter>.json``, which can be read
+    as a register, too.
     """
     chapters: dict[tuple, list[Register]] = {}
     for run in runs:
@@ -298,16 +303,14 @@ def expect(runs: Sequence[Path], out: Path) -> list[Path]:
         entries = {}
         for key, first in registers[0].entries.items():
             values = [register[key].value for register in registers]
-            if isinstance(first.value, str):
-                entries[key] = {"value": first.value, "allowed": sorted(set(values))}
-            else:
-                low, high = band(values)
-                entries[key] = {"value": float(np.median(values)), "low": low, "high": high}
-        content = {"runs": len(registers), "settings": [r.settings for r in registers]}
+            text = isinstance(first.value, str)
+            held = {"allowed": sorted(set(values))} if text else {"band": band(values)}
+            entries[key] = {**_compact(first), **held}
+        first = registers[0]
+        content = {**first.head(), "runs": [r.settings for r in registers], "entries": entries}
         path = Path(out) / model / profile / f"{chapter}.json"
         with write_atomic(path) as part:
-            text = json.dumps({**content, "entries": entries}, indent=1, ensure_ascii=False)
-            part.write_text(text + "\n")
+            part.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n")
         written.append(path)
     return written
 
@@ -343,7 +346,7 @@ def compare(results: Path, expected: Path) -> pd.DataFrame:
             found = register.entries.get(key)
             problem = _drift(found, entries.get(key))
             if problem:
-                low, high = (entries.get(key, {}).get(side) for side in ("low", "high"))
+                low, high = entries.get(key, {}).get("band", (None, None))
                 value = None if found is None else found.value
                 rows.append((register.chapter, key, value, low, high, problem))
     return pd.DataFrame(rows, columns=["chapter", "key", "found", "low", "high", "problem"])
@@ -359,10 +362,10 @@ def _drift(found: Entry | None, band: dict | None) -> str:
         return "" if found.value in band["allowed"] else f"was {' or '.join(band['allowed'])}"
     if not isinstance(found.value, int | float) or isinstance(found.value, bool):
         return "not a number"
-    if band["low"] <= found.value <= band["high"]:
+    low, high = band["band"]
+    if low <= found.value <= high:
         return ""
-    side = band["low"] if found.value < band["low"] else band["high"]
-    return f"off by {found.value - side:+.4g}"
+    return f"off by {found.value - (low if found.value < low else high):+.4g}"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -1,0 +1,42 @@
+import re
+
+import pytest
+
+from emotion_concepts.errors import RegisterError
+from tools import readme
+
+
+def test_the_readme_says_what_the_published_registers_say():
+    text = (readme.ROOT / "README.md").read_text()
+    wanted = readme.with_findings(text, readme.findings(readme.published()))
+    assert text == wanted, "run `python -m tools.readme`"
+    assert (readme.ROOT / readme.FIGURE).exists()
+
+
+def test_a_finding_without_a_number_in_the_register_fails():
+    registers = readme.published()
+    del registers[0].entries["top1_literary_probe"]
+    with pytest.raises(RegisterError, match="top1_literary_probe"):
+        readme.findings(registers)
+
+
+def test_every_claim_of_every_chapter_stands_in_the_readme():
+    text = (readme.ROOT / "README.md").read_text()
+    for register in readme.published():
+        assert len(register.claims()) >= 4
+        for row in register.claims().itertuples():
+            assert f"| {row.claim} | {row.criterion} | {row.verdict} |" in text
+
+
+@pytest.mark.model
+def test_the_readmes_example_runs_as_it_stands(tmp_path, monkeypatch):
+    from emotion_concepts import corpus
+
+    monkeypatch.chdir(tmp_path)
+    small = corpus.load_stories("literary", topics=1)
+    monkeypatch.setattr(corpus, "load_stories", lambda *_, **__: small)  # the whole takes minutes
+    [code] = re.findall(r"```python\n(.*?)```", (readme.ROOT / "README.md").read_text(), re.DOTALL)
+    found: dict = {}
+    exec(code, found)
+    assert found["reading"].shape[1] == 171
+    assert (tmp_path / "literary.safetensors").exists()
