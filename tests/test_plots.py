@@ -69,10 +69,11 @@ def pair_table():
 
 def claims_table():
     rows = [
-        ("Valence comes first", "r = .81", 0.783, 0.62, 0.89, 45, "supported"),
-        ("Blackmail <rises>", 72, None, None, None, None, "not measurable at this scale"),
+        ("Valence comes first", "r of PC1", "r = .81", 0.783, 0.62, 0.89, 45, "supported"),
+        ("Blackmail <rises>", "", 72, None, None, None, None, "not measurable at this scale"),
     ]
-    return pd.DataFrame(rows, columns=["claim", "paper", "value", "low", "high", "n", "verdict"])
+    names = ["claim", "what", "paper", "value", "low", "high", "n", "verdict"]
+    return pd.DataFrame(rows, columns=names)
 
 
 LAYERS = {"value": "r", "hue": "what", "title": "Does agreement grow?", "ylabel": "r"}

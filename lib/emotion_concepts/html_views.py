@@ -373,9 +373,11 @@ _TABLE_CSS = """<style>
 .ec-table{max-width:100%;overflow-x:auto}
 .ec-table table{margin:0}
 .ec-table table caption{caption-side:top;text-align:left;padding:.2rem 0 .5rem}
-.ec-table table th,.ec-table table td{text-align:left;vertical-align:top;padding:.3rem .6rem}
+.ec-table table th,.ec-table table td{text-align:left!important;vertical-align:top}
+.ec-table table th,.ec-table table td{padding:.3rem .6rem}
 .ec-table tbody th{font-weight:400;min-width:9rem}
-.ec-table table .ec-num{text-align:right;white-space:nowrap;font-variant-numeric:tabular-nums}
+.ec-table table .ec-num{text-align:right!important;white-space:nowrap}
+.ec-table table .ec-num{font-variant-numeric:tabular-nums}
 .ec-table code{white-space:nowrap;margin-right:.3em}
 .ec-table small{display:block;opacity:.85}
 </style>"""
@@ -430,7 +432,8 @@ def paper_beside_ours(table: pd.DataFrame, *, caption: str) -> View:
     ----------
     table : DataFrame
         One row a claim: ``claim`` (str), ``paper`` (str or float), ``value``, ``low``, ``high``
-        and ``n`` (NaN or None where not measured), and ``verdict``, a verdict of ``results``.
+        and ``n`` (NaN or None where not measured), ``what`` (str: what the number is; may be
+        empty), and ``verdict``, a verdict of ``results``.
     caption : str
         Set above the table.
 
@@ -439,7 +442,7 @@ def paper_beside_ours(table: pd.DataFrame, *, caption: str) -> View:
     BadInput
         On an empty table, a missing column, or an unknown verdict.
     """
-    need_columns(table, "claim", "paper", "value", "low", "high", "n", "verdict")
+    need_columns(table, "claim", "what", "paper", "value", "low", "high", "n", "verdict")
     rows, lines = [], [caption]
     for row in table.to_dict("records"):
         verdict = row["verdict"]
@@ -448,9 +451,10 @@ def paper_beside_ours(table: pd.DataFrame, *, caption: str) -> View:
         paper, ours = _plain(row["paper"]), _measured(row["value"], row["low"], row["high"])
         n = "" if pd.isna(row["n"]) else f"n = {int(row['n']):,}"
         lines.append(f"{row['claim']}: paper {paper}, ours {ours} {n}, {verdict}")
+        what = f"<small>{html.escape(row['what'])}</small>" if row["what"] else ""
         rows.append(
             (
-                html.escape(row["claim"]),
+                html.escape(row["claim"]) + what,
                 html.escape(paper),
                 ours + (f"<small>{n}</small>" if n else ""),
                 f'<span aria-hidden="true">{_SYMBOLS[verdict]}</span> {verdict}',

@@ -551,7 +551,7 @@ def accuracy_bars(
         chance = dict.fromkeys(settings, chance)
     if missing := [setting for setting in settings if setting not in chance]:
         raise BadInput(f"chance is missing for the panel {missing[0]!r}")
-    columns = min(3, len(settings))
+    columns = 2 if len(settings) == 4 else min(3, len(settings))
     lines = -(-len(settings) // columns)
     key = [*(_mark(k, _KINDS[k]) for k in kinds), _chance_mark()]
     figure = _canvas(title, note, height=lines * (0.27 * len(methods) + 0.85), key=key)

@@ -28,14 +28,15 @@ def logit_lens(
     directions : ``[n, d_model]``
     unembedding : ``[vocab, d_model]``
         From :func:`tracing.unembedding`, the final norm's gain folded in. Its mean over the
-        vocabulary is removed: it shifts every logit alike and changes no probability.
+        vocabulary is removed, since it shifts every logit alike, and its rows are scaled to one
+        length, since otherwise tokens that training hardly ever met win by length alone.
     tokens : sequence of str, vocab
 
     Returns
     -------
     DataFrame with columns emotion, top, bottom (lists of `k` tokens, strongest first).
     """
-    logits = unit(directions) @ (unembedding - unembedding.mean(0)).T
+    logits = unit(directions) @ unit(unembedding - unembedding.mean(0)).T
     order = np.argsort(logits, axis=1)
     return pd.DataFrame(
         {

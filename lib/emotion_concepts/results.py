@@ -118,11 +118,13 @@ class Entry:
             return f"{self.n:,}"
         interval = "" if self.low is None else f"[{self.low:.2f}, {self.high:.2f}]"
         if spec == "ci":
-            return interval
-        if spec:
-            return format(self.value, spec)
-        shown = f"{self.value:.2f}" if isinstance(self.value, float) else f"{self.value:,}"
-        return f"{shown} {interval}".rstrip()
+            shown = interval
+        elif spec:
+            shown = format(self.value, spec)
+        else:
+            value = f"{self.value:.2f}" if isinstance(self.value, float) else f"{self.value:,}"
+            shown = f"{value} {interval}".rstrip()
+        return shown.replace("-", "−")
 
 
 @dataclass
@@ -141,6 +143,16 @@ class Register:
     profile: str
     settings: dict = field(default_factory=dict)
     entries: dict[str, Entry] = field(default_factory=dict)
+
+    @classmethod
+    def start(cls, chapter: str, model, profile: str, **settings) -> Register:
+        """Return an empty register for a chapter that runs on a `tracing.TracedModel`.
+
+        Weights, precision and read-out layer are noted with the other settings.
+        """
+        identity = model.identity
+        known = {"weights": identity.weights, "dtype": identity.dtype, "layer": model.readout_layer}
+        return cls(chapter, identity.name, profile, known | settings)
 
     def add(self, key: str, value, **about) -> Entry:
         """Enter one number; an Estimate brings its interval, n and p.
@@ -195,8 +207,8 @@ class Register:
 
         Returns
         -------
-        DataFrame with columns claim, criterion, paper, value, low, high, n, verdict; the numbers
-        are those of the entry that the verdict names as its measure.
+        DataFrame with columns claim, criterion, what, paper, value, low, high, n, verdict; the
+        numbers are those of the entry that the verdict names as its measure, `what` its method.
         """
         rows = []
         for entry in self.entries.values():
@@ -204,9 +216,9 @@ class Register:
                 m = self[entry.measure] if entry.measure else Entry("")
                 value = m.value if entry.measure else None
                 shown = "—" if m.paper is None else m.paper
-                row = (entry.claim, entry.criterion, shown, value, m.low, m.high, m.n, entry.value)
-                rows.append(row)
-        names = ["claim", "criterion", "paper", "value", "low", "high", "n", "verdict"]
+                numbers = (shown, value, m.low, m.high, m.n)
+                rows.append((entry.claim, entry.criterion, m.method, *numbers, entry.value))
+        names = ["claim", "criterion", "what", "paper", "value", "low", "high", "n", "verdict"]
         return pd.DataFrame(rows, columns=names)
 
     def save(self) -> Path:

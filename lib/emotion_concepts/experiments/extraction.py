@@ -372,30 +372,30 @@ def identify(
     found: dict[tuple[str, str], np.ndarray] = {}
     grids = {e.register: e.crossed(layer) for e in extractions}
     static = {e.register: _static_grid(model, e) for e in extractions}
-    for train in extractions:
+    for setting, train, test in _settings(extractions):
         components = components_for(train.neutral.layer(layer), NEUTRAL_VARIANCE)
-        grid = grids[train.register]
+        grid, other = grids[train.register], None if test is None else grids[test.register]
         shuffled = np.stack([topic[rng.permutation(len(topic))] for topic in grid])
-        for test in extractions:
-            same = test is train
-            setting = train.register if same else f"{train.register} → {test.register}"
-            other = None if same else grids[test.register]
-            found[setting, "probe"] = probe_ranks(grid, other, components=components)
-            found[setting, "probe, nothing projected out"] = probe_ranks(grid, other)
-            found[setting, "static embeddings"] = probe_ranks(
-                static[train.register], None if same else static[test.register]
+        found[setting, "probe"] = probe_ranks(grid, other, components=components)
+        found[setting, "probe, nothing projected out"] = probe_ranks(grid, other)
+        found[setting, "static embeddings"] = probe_ranks(
+            static[train.register], None if test is None else static[test.register]
+        )
+        for name, vectoriser in WORD_BASELINES.items():
+            found[setting, name] = word_ranks(
+                vectoriser, train.texts(), None if test is None else test.texts()
             )
-            for name, vectoriser in WORD_BASELINES.items():
-                found[setting, name] = word_ranks(
-                    vectoriser, train.texts(), None if same else test.texts()
-                )
-            target = shuffled if same else other
-            found[setting, "shuffled labels"] = probe_ranks(
-                shuffled, None if same else target, components=components
-            )
+        found[setting, "shuffled labels"] = probe_ranks(shuffled, other, components=components)
     kinds = {"probe": "probe", "probe, nothing projected out": "probe"}
     kinds |= {name: "baseline" for name in ("static embeddings", *WORD_BASELINES)}
     return Identification(found, {**kinds, "shuffled labels": "null"})
+
+
+def _settings(extractions: Sequence[Extraction]) -> list[tuple]:
+    """Return (name, train, test) of each register by itself (test None) and of each pair."""
+    alone = [(e.register, e, None) for e in extractions]
+    pairs = [(a, b) for a in extractions for b in extractions if a is not b]
+    return alone + [(f"{a.register} → {b.register}", a, b) for a, b in pairs]
 
 
 def _static_grid(model: TracedModel, extraction: Extraction) -> np.ndarray:
@@ -414,18 +414,12 @@ def identification_by_layer(extractions: Sequence[Extraction], *, seed: int = 0)
     rows = []
     for layer in range(extractions[0].vectors.n_layers):
         grids = {e.register: e.crossed(layer) for e in extractions}
-        for train in extractions:
+        for setting, train, test in _settings(extractions):
             components = components_for(train.neutral.layer(layer), NEUTRAL_VARIANCE)
-            for test in extractions:
-                same = test is train
-                setting = train.register if same else f"{train.register} → {test.register}"
-                found = probe_ranks(
-                    grids[train.register],
-                    None if same else grids[test.register],
-                    components=components,
-                )
-                top = crossed_mean(found <= 1, resamples=500, seed=seed)
-                rows.append((setting, layer, top.value, top.low, top.high))
+            other = None if test is None else grids[test.register]
+            found = probe_ranks(grids[train.register], other, components=components)
+            top = crossed_mean(found <= 1, resamples=500, seed=seed)
+            rows.append((setting, layer, top.value, top.low, top.high))
     return pd.DataFrame(rows, columns=["setting", "layer", "top1", "low", "high"])
 
 

@@ -381,6 +381,23 @@ def similarity_tests(
     )
 
 
+def similarity_table(similarity: pd.DataFrame) -> pd.DataFrame:
+    """Return `similarity_tests` with short heads and each p beside its r, for display."""
+
+    def with_p(r, p):
+        missing = r is None or pd.isna(r)
+        return "—" if missing else f"{r:.2f} ({'p < .001' if p < 0.001 else f'p = {p:.3f}'})"
+
+    return pd.DataFrame(
+        {
+            "source": similarity.source,
+            "human plane": list(map(with_p, similarity.human, similarity.p)),
+            "vectors": similarity.with_vectors,
+            "vectors beyond it": list(map(with_p, similarity.partial, similarity.p_partial)),
+        }
+    )
+
+
 def _mantel(a: np.ndarray, b: np.ndarray, orders: Sequence[np.ndarray]) -> tuple[float, float]:
     """Correlate a condensed matrix with a square one; p by shuffling the items of the latter."""
     found = float(np.corrcoef(a, upper(b))[0, 1])
