@@ -232,9 +232,9 @@ def test_story_features_count_what_they_say():
     text = "'Don't!' I said. She put her hand on my knee, and I knew. Why had he gone before?"
     found = validation.story_features([text]).iloc[0]
     assert found["words"] == 18
-    assert found["body"] == pytest.approx(100 * 2 / 18)
-    assert found["first person"] == pytest.approx(100 * 3 / 18)
-    assert found["past"] == pytest.approx(100 * 2 / 18)
+    assert found["body words"] == pytest.approx(100 * 2 / 18)
+    assert found["first person words"] == pytest.approx(100 * 3 / 18)
+    assert found["past words"] == pytest.approx(100 * 2 / 18)
     assert found["questions"] == found["exclamations"] == pytest.approx(100 / 18)
 
 
@@ -242,3 +242,11 @@ def test_components_of_neutral_text_come_out_of_the_vectors():
     found = made_up(1.0)
     components = components_for(found.neutral.layer(0), 0.5)
     np.testing.assert_allclose(found.vectors.at(0) @ components.T, 0, atol=1e-5)
+
+
+@pytest.mark.model
+def test_the_models_own_ratings_follow_people_for_clear_words(smollm):
+    ratings = validation.model_ratings(smollm)
+    assert ratings.shape == (171, 2)
+    np.testing.assert_allclose(ratings.mean(), 0, atol=1e-9)
+    assert ratings.pleasure["happy"] > ratings.pleasure["miserable"]

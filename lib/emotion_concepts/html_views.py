@@ -378,7 +378,8 @@ _TABLE_CSS = """<style>
 .ec-table tbody th{font-weight:400;min-width:9rem}
 .ec-table table .ec-num{text-align:right!important;white-space:nowrap}
 .ec-table table .ec-num{font-variant-numeric:tabular-nums}
-.ec-table code{white-space:nowrap;margin-right:.3em}
+.ec-table code{white-space:nowrap;margin-right:.2em;padding:0;font-size:.8em}
+.ec-table .ec-verdict{white-space:nowrap}
 .ec-table small{display:block;opacity:.85}
 </style>"""
 
@@ -460,7 +461,8 @@ def paper_beside_ours(table: pd.DataFrame, *, caption: str) -> View:
                 f'<span aria-hidden="true">{_SYMBOLS[verdict]}</span> {verdict}',
             )
         )
-    head = {"claim": "", "paper": "ec-num", "ours [95 % interval]": "ec-num", "verdict": ""}
+    head = {"claim": "", "paper": "ec-num", "ours [95 % interval]": "ec-num"}
+    head |= {"verdict": "ec-verdict"}
     return View(_table(caption, head, rows), "\n".join(lines))
 
 

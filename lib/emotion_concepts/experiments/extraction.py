@@ -354,6 +354,13 @@ class Identification:
         names = ["setting", "method", "kind", "top1", "low", "high", "top5", "n"]
         return pd.DataFrame(rows, columns=names)
 
+    def side_by_side(self, table: pd.DataFrame) -> pd.DataFrame:
+        """Return `table` as one row a method and one column a setting, "top-1 / top-5"."""
+        text = [f"{one:.2f} / {five:.2f}" for one, five in zip(table.top1, table.top5, strict=True)]
+        wide = table.assign(text=text).pivot(index="method", columns="setting", values="text")
+        order = wide.loc[table.method.unique(), table.setting.unique()]
+        return order.rename_axis(None, axis=1).reset_index()
+
     def advantage(self, setting: str, a: str, b: str, *, seed: int = 0) -> Estimate:
         """Return top-1 of method `a` minus method `b` on the same stories."""
         difference = self.hits(setting, a) - self.hits(setting, b)

@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from importlib.resources import files
 
 import numpy as np
 import pandas as pd
+import yaml
 from sklearn.feature_extraction.text import TfidfVectorizer
 
 from emotion_concepts import corpus
@@ -40,7 +42,7 @@ from emotion_concepts.stats import (
     permutation_p,
     permuted_correlations,
 )
-from emotion_concepts.tracing import TracedModel, mean_embedding
+from emotion_concepts.tracing import TracedModel, continuation_logprobs, mean_embedding
 
 NORMS = ("pleasure", "arousal")
 N_COMPONENTS = 5
@@ -73,6 +75,35 @@ def baselines(model: TracedModel, extractions: Sequence[Extraction]) -> dict[str
         "static embeddings of the stories": average(*embedded),
         "static embedding of the word": unit(words - words.mean(0)),
     }
+
+
+# --- what the model says of the words ----------------------------------------------------------
+
+
+def model_ratings(model: TracedModel) -> pd.DataFrame:
+    """Return the model's own pleasure and arousal of each emotion word (after Fig 58).
+
+    Each frame of ``data/scenarios/ratings.yaml`` offers two continuations; the rating is the
+    difference of their log-probabilities per token, each frame centred over words, so that a
+    frame's taste for one continuation is no rating, and averaged.
+
+    Returns
+    -------
+    DataFrame indexed by emotion with columns pleasure and arousal, in nats per token.
+    """
+    text = (files("emotion_concepts") / "data/scenarios/ratings.yaml").read_text()
+    out = {}
+    for norm, frames in yaml.safe_load(text).items():
+        prompts, continuations = [], []
+        for frame in frames:
+            for side in ("high", "low"):
+                prompts += [frame["frame"].format(word=word) for word in corpus.EMOTIONS]
+                continuations += [frame[side].format(word=word) for word in corpus.EMOTIONS]
+        scores = continuation_logprobs(model, prompts, continuations).mean
+        high, low = scores.reshape(len(frames), 2, -1).swapaxes(0, 1)
+        difference = high - low
+        out[norm] = (difference - difference.mean(1, keepdims=True)).mean(0)
+    return pd.DataFrame(out, index=list(corpus.EMOTIONS))
 
 
 # --- components against human ratings ----------------------------------------------------------
@@ -381,19 +412,45 @@ def similarity_tests(
     )
 
 
+def baseline_table(
+    sources: Mapping[str, np.ndarray],
+    emotions: pd.DataFrame,
+    *,
+    permutations: int = 100,
+    resamples: int = 1000,
+    seed: int = 0,
+) -> pd.DataFrame:
+    """Return clusters and components of several sources in one table, for display.
+
+    Returns
+    -------
+    DataFrame with columns source, ARI (with the paper's clusters), pleasure and arousal (the best
+    of five components, its r and p corrected for five).
+    """
+    clusters = cluster_tests(sources, emotions, permutations=permutations, seed=seed)
+    rows = []
+    for name, ari in zip(clusters.source, clusters.ari, strict=True):
+        tests = component_tests(sources[name][:, None], emotions, resamples=resamples, seed=seed)
+        best = [best_component(tests, norm, 0) for norm in NORMS]
+        shown = [f"PC{b.pc} {_with_p(oriented(b)[0], b.p_pc)}" for b in best]
+        rows.append((name, ari, *shown))
+    return pd.DataFrame(rows, columns=["source", "ARI", *NORMS])
+
+
+def _with_p(r: float | None, p: float | None) -> str:
+    if r is None or pd.isna(r):
+        return "—"
+    return f"{r:.2f} ({'p < .001' if p < 0.001 else f'p = {p:.3f}'})"
+
+
 def similarity_table(similarity: pd.DataFrame) -> pd.DataFrame:
     """Return `similarity_tests` with short heads and each p beside its r, for display."""
-
-    def with_p(r, p):
-        missing = r is None or pd.isna(r)
-        return "—" if missing else f"{r:.2f} ({'p < .001' if p < 0.001 else f'p = {p:.3f}'})"
-
     return pd.DataFrame(
         {
             "source": similarity.source,
-            "human plane": list(map(with_p, similarity.human, similarity.p)),
+            "human plane": list(map(_with_p, similarity.human, similarity.p)),
             "vectors": similarity.with_vectors,
-            "vectors beyond it": list(map(with_p, similarity.partial, similarity.p_partial)),
+            "vectors beyond it": list(map(_with_p, similarity.partial, similarity.p_partial)),
         }
     )
 
@@ -442,7 +499,8 @@ def _features(text: str) -> dict[str, float]:
     quoted = sum(map(len, re.findall(r"(?<!\w)['‘\"“].*?['’\"”](?!\w)", text)))
     stems = [re.split("['’]", word)[0] for word in words]
     listed = {
-        name: 100 * sum(stem in chosen for stem in stems) / n for name, chosen in _WORDS.items()
+        f"{name} words": 100 * sum(stem in chosen for stem in stems) / n
+        for name, chosen in _WORDS.items()
     }
     return {
         "words": float(len(words)),
@@ -486,6 +544,7 @@ def component_meaning(
     """
     style = emotion_features(extraction).loc[emotions.index]
     norms = emotions[["pleasure", "arousal", "dominance", "glasgow_valence"]]
+    norms = norms.rename(columns={"glasgow_valence": "valence (Glasgow)"})
     scores = pca(vectors, N_COMPONENTS).scores
     rows = []
     for kind, table in (("style", style), ("norm", norms)):
@@ -506,7 +565,8 @@ def meaning_table(meaning: pd.DataFrame) -> pd.DataFrame:
     """Return `component_meaning` as one row a feature and one column a component, * p < .05."""
     shown = meaning.assign(
         text=[
-            f"{r:+.2f}{'*' if p < 0.05 else ''}" for r, p in zip(meaning.r, meaning.p, strict=True)
+            f"{r:+.2f}{'*' if p < 0.05 else ''}".replace("-", "−")
+            for r, p in zip(meaning.r, meaning.p, strict=True)
         ],
         pc="PC" + meaning.pc.astype(str),
     )
