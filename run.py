@@ -127,7 +127,8 @@ def check(parameters: dict, only: str | None, root: Path = ROOT) -> None:
             valid = ", ".join(sorted(defaults))
             raise Problem(f"no chapter has a parameter {name!r}; there are: {valid}", 2)
         kind = type(defaults[name])
-        accepted = (int, float) if kind is float else kind
+        # a switch such as `remote` may be on, off, or the address of a server
+        accepted = {float: (int, float), bool: (bool, str)}.get(kind, kind)
         if defaults[name] is not None and not isinstance(value, accepted):
             raise Problem(f"{name}={value!r} should be of type {kind.__name__}", 2)
 

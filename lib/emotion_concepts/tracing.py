@@ -32,6 +32,7 @@ from emotion_concepts.errors import (
     UnknownLayer,
     UnsupportedArchitecture,
 )
+from emotion_concepts.steering import Steering
 
 # One vocabulary for the architectures that the book knows. Left: where transformers puts it.
 RENAME = {
@@ -296,6 +297,58 @@ def _batches(model: TracedModel, ids, *, progress: str | None, tokens=None, side
             bar.update(int(batch.mask.sum()))
 
 
+# --- steering ----------------------------------------------------------------------------------
+
+
+def _additions(
+    model: TracedModel, steering: Steering | None, texts: Sequence[str], batch: Batch
+) -> dict[int, torch.Tensor]:
+    """Return {layer: ``[batch, tokens or 1, d_model]``} to add to each block's output.
+
+    Padding is added to as well where every token is; no token attends to it.
+    """
+    if steering is None:
+        return {}
+    rows = torch.tensor(steering.add[batch.rows]).to(model.envoy._module.dtype)
+    where = torch.ones(len(batch.rows), 1, 1, dtype=rows.dtype)
+    if steering.spans is not None:
+        where = torch.zeros(*batch.mask.shape, 1, dtype=rows.dtype)
+        for n, row in enumerate(batch.rows):
+            places = torch.nonzero(batch.mask[n]).squeeze(-1)
+            inside = tokens_in(model, texts[row], steering.spans[row])
+            where[n, places[inside]] = 1
+    pairs = enumerate(steering.layers)
+    return {model.check_layer(layer): rows[:, n].unsqueeze(1) * where for n, layer in pairs}
+
+
+def _check_rows(steering: Steering | None, texts: Sequence[str]) -> None:
+    if steering is not None and len(steering) != len(texts):
+        raise BadInput(f"{len(texts)} prompts need {len(texts)} steering rows, not {len(steering)}")
+
+
+def tokens_in(model: TracedModel, text: str, spans: Sequence[tuple[int, int]]) -> list[int]:
+    """Return the positions of the tokens of `text` that overlap character ranges.
+
+    Raises
+    ------
+    BadInput
+        If a range is empty, or lies outside the text.
+    """
+    for start, end in spans:
+        if not 0 <= start < end <= len(text):
+            raise BadInput(f"({start}, {end}) is no range of characters in {text[:40]!r}")
+    start_token = model.tokenizer.bos_token
+    special = not (start_token and text.startswith(start_token))
+    offsets = model.tokenizer(text, add_special_tokens=special, return_offsets_mapping=True)[
+        "offset_mapping"
+    ]
+    return [
+        position
+        for position, (left, right) in enumerate(offsets)
+        if any(left < end and right > start for start, end in spans)
+    ]
+
+
 # --- pooled residuals --------------------------------------------------------------------------
 
 
@@ -492,9 +545,12 @@ def token_residuals(
     texts: Sequence[str],
     layers: Sequence[int],
     *,
+    steering: Steering | None = None,
     progress: str | None = None,
 ) -> list[np.ndarray]:
     """Return the residual stream of every token, for heat maps; not cached.
+
+    A steered block's output is read after the addition.
 
     Returns
     -------
@@ -502,14 +558,21 @@ def token_residuals(
     """
     layers = sorted({model.check_layer(layer) for layer in layers})
     ids = tokenize(model, texts)
+    _check_rows(steering, texts)
     out: list[np.ndarray | None] = [None] * len(ids)
     envoy = model.envoy
     for batch in _batches(model, ids, progress=progress):
-        inputs = batch.inputs
+        inputs, add = batch.inputs, _additions(model, steering, texts, batch)
+        touched = sorted({*layers, *add})
         with torch.no_grad(), envoy.trace(inputs, use_cache=False, remote=model.remote) as tracer:
             kept = []
-            for layer in layers:
-                kept.append(envoy.layers[layer].output.float().cpu())
+            for layer in touched:
+                residual = envoy.layers[layer].output
+                if layer in add:
+                    residual = residual + add[layer].to(residual.device)
+                    envoy.layers[layer].output = residual
+                if layer in layers:
+                    kept.append(residual.float().cpu())
             result = torch.stack(kept, 2).save()
             tracer.stop()
         for n, row in enumerate(batch.rows):
@@ -531,18 +594,27 @@ def vocabulary(model: TracedModel) -> list[str]:
 
 
 def next_token_logprobs(
-    model: TracedModel, prompts: Sequence[str], *, progress: str | None = None
+    model: TracedModel,
+    prompts: Sequence[str],
+    *,
+    steering: Steering | None = None,
+    progress: str | None = None,
 ) -> np.ndarray:
     """Return ``[n_prompts, vocab]`` float32 log-probabilities of the token after each prompt."""
     ids = tokenize(model, prompts)
+    _check_rows(steering, prompts)
     out = np.empty((len(ids), model.vocab_size), dtype=np.float32)
     envoy = model.envoy
     for batch in _batches(model, ids, progress=progress):
+        add = _additions(model, steering, prompts, batch)
         inputs = batch.inputs  # padded left: the last position is every row's last token
         with (
             torch.no_grad(),
             envoy.trace(inputs, use_cache=False, logits_to_keep=1, remote=model.remote),
         ):
+            for layer in sorted(add):
+                residual = envoy.layers[layer].output
+                envoy.layers[layer].output = residual + add[layer].to(residual.device)
             logprobs = torch.log_softmax(envoy.lm_head.output[:, -1].float(), -1).cpu().save()
         out[batch.rows] = logprobs.numpy()
     return out
@@ -566,6 +638,7 @@ def continuation_logprobs(
     prompts: Sequence[str],
     continuations: Sequence[str],
     *,
+    steering: Steering | None = None,
     progress: str | None = None,
 ) -> ContinuationScores:
     """Return the log-probability of each continuation after its prompt.
@@ -576,6 +649,8 @@ def continuation_logprobs(
     Parameters
     ----------
     prompts, continuations : sequences of str of equal length
+    steering : Steering, optional
+        Spans are characters of the prompt; without spans the continuation is steered, too.
     """
     if len(prompts) != len(continuations):
         raise BadInput(f"{len(prompts)} prompts but {len(continuations)} continuations")
@@ -585,16 +660,21 @@ def continuation_logprobs(
         for text in _check_texts(continuations)
     ]
     ids = [head + tail for head, tail in zip(heads, tails, strict=True)]
+    _check_rows(steering, prompts)
     lengths = np.array([len(tail) for tail in tails])
     total = np.empty(len(ids))
     envoy = model.envoy
     for batch in _batches(model, ids, progress=progress):
         keep = int(lengths[batch.rows].max()) + 1
         inputs, targets = batch.inputs, batch.inputs["input_ids"][:, 1 - keep :].unsqueeze(-1)
+        add = _additions(model, steering, prompts, batch)
         with (
             torch.no_grad(),
             envoy.trace(inputs, use_cache=False, logits_to_keep=keep, remote=model.remote),
         ):
+            for layer in sorted(add):
+                residual = envoy.layers[layer].output
+                envoy.layers[layer].output = residual + add[layer].to(residual.device)
             logits = envoy.lm_head.output[:, -keep:-1].float()
             logprobs = torch.log_softmax(logits, -1)
             chosen = logprobs.gather(-1, targets.to(logits.device)).squeeze(-1).cpu().save()
@@ -610,6 +690,7 @@ def generate(
     max_new_tokens: int,
     temperature: float = 0.0,
     seed: int = 0,
+    steering: Steering | None = None,
     progress: str | None = None,
 ) -> list[str]:
     """Return the model's continuation of each prompt.
@@ -618,30 +699,52 @@ def generate(
     ----------
     temperature : float
         0 decodes greedily; above, samples with `seed`.
+    steering : Steering, optional
+        Without spans every token is steered, the generated ones as they come; with spans those
+        tokens of the prompt alone.
     """
     ids = tokenize(model, prompts)
+    _check_rows(steering, prompts)
     sampling = (
         {"do_sample": True, "temperature": temperature, "top_k": 0, "top_p": 1.0}
         if temperature > 0
         else {"do_sample": False, "temperature": None, "top_k": None, "top_p": None}
     )
     out: list[str] = [""] * len(ids)
-    envoy = model.envoy
+    everywhere = steering is None or steering.spans is None
     torch.manual_seed(seed)
     for batch in _batches(model, ids, progress=progress):
         # positions are left to `generate`, which extends them with every new token
         inputs = {key: batch.inputs[key] for key in ("input_ids", "attention_mask")}
-        with (
-            torch.no_grad(),
-            envoy.generate(
-                inputs, max_new_tokens=max_new_tokens, remote=model.remote, **sampling
-            ) as tracer,
-        ):
-            tokens = tracer.result.save()
+        add = _additions(model, steering, prompts, batch)
+        options = {"max_new_tokens": max_new_tokens, "remote": model.remote, **sampling}
+        tokens = _steered_ids(model, inputs, add, options, each_step=everywhere)
         new = tokens[:, batch.mask.shape[1] :]
         for n, row in enumerate(batch.rows):
             out[row] = model.tokenizer.decode(new[n], skip_special_tokens=True)
     return out
+
+
+def _steered_ids(
+    model: TracedModel, inputs: dict, add: dict, options: dict, *, each_step: bool
+) -> torch.Tensor:
+    """Generate ids ``[batch, prompt + new]``, adding at each step or while reading the prompt."""
+    envoy = model.envoy
+    if not add:
+        with torch.no_grad(), envoy.generate(inputs, **options) as tracer:
+            ids = tracer.result.save()
+        return ids
+    layers = sorted(add)
+    with torch.no_grad(), envoy.generate(**options) as tracer:
+        with tracer.invoke(inputs):
+            for step in tracer.all():
+                for layer in layers:
+                    residual = envoy.layers[layer].output
+                    if each_step or step == 0:
+                        envoy.layers[layer].output = residual + add[layer].to(residual.device)
+        with tracer.invoke():  # an open loop is left only by a second, empty invoke
+            ids = tracer.result.save()
+    return ids
 
 
 # --- the weights that read-outs need -----------------------------------------------------------
