@@ -127,6 +127,31 @@ def test_a_killed_extraction_resumes_where_it_stopped(smollm, stories, tmp_path,
     assert close(fresh, resumed)
 
 
+def test_marked_characters_are_pooled_alone_and_by_text_and_span(smollm, stories, tmp_path):
+    text = stories[0]
+    cut = text.index(" ", 60)
+    spans = [[(0, cut)], [(cut, len(text))], [(0, 5), (cut, len(text))]]
+    found = tracing.span_residuals(smollm, [text] * 3, spans, cache=tmp_path)
+    [tokens] = tracing.token_residuals(smollm, [text], range(30))
+    for n, chosen in enumerate(spans):
+        inside = tracing.tokens_in(smollm, text, chosen)
+        assert close(tokens[inside].mean(0), found[[n]])
+    beside = tracing.span_residuals(
+        smollm, [stories[1], text], [[(0, 9)], spans[0]], cache=tmp_path / "other"
+    )
+    assert close(found[[0]], beside[[1]])
+
+
+def test_spans_that_cannot_be_read_are_refused(smollm, stories, tmp_path):
+    for spans, problem in (
+        ([], "1 texts need 1 lists of spans"),
+        ([[]], "no token of text 0"),
+        ([[(0, 10_000)]], "no range of characters"),
+    ):
+        with pytest.raises(BadInput, match=problem):
+            tracing.span_residuals(smollm, stories[:1], spans, cache=tmp_path)
+
+
 def test_empty_and_short_texts_are_refused_before_anything_runs(smollm, tmp_path):
     for texts, problem in (
         ([], "no text"),

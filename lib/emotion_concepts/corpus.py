@@ -263,7 +263,7 @@ def _pick_topics(topics: int | Sequence[str], valid: list[str]) -> list[str]:
 def _read_stories(file: Path | Traversable) -> list[dict]:
     """Return the rows of a story file, each checked."""
     rows = []
-    for where, row in _read_jsonl(file):
+    for where, row in read_jsonl(file):
         missing = [name for name in ("emotion", "topic", "text") if name not in row]
         if missing:
             raise BadInput(f"{where}: no {missing[0]!r}; it has {', '.join(row) or 'nothing'}")
@@ -281,7 +281,7 @@ def _read_stories(file: Path | Traversable) -> list[dict]:
     return rows
 
 
-def _read_jsonl(file: Path | Traversable) -> Iterator[tuple[str, dict]]:
+def read_jsonl(file: Path | Traversable) -> Iterator[tuple[str, dict]]:
     """Yield (where it stands, object) for each line that is not blank."""
     # only "\n" ends a line here: a story may hold other characters that `splitlines` cuts at
     for number, line in enumerate(_read_text(file).split("\n"), start=1):
@@ -293,7 +293,7 @@ def _read_jsonl(file: Path | Traversable) -> Iterator[tuple[str, dict]]:
         except json.JSONDecodeError as error:
             raise BadInput(f"{where}: not JSON ({error.msg})") from error
         if not isinstance(row, dict):
-            raise BadInput(f"{where}: expected an object with emotion, topic and text")
+            raise BadInput(f"{where}: expected a JSON object")
         yield where, row
 
 
@@ -326,7 +326,7 @@ def load_neutral(*, limit: int | None = None) -> pd.DataFrame:
     """
     rows = [
         {"topic": row["topic"], "kind": row["kind"], "text": row.get("text") or _transcript(row)}
-        for _, row in _read_jsonl(DATA / "neutral.jsonl")
+        for _, row in read_jsonl(DATA / "neutral.jsonl")
     ]
     frame = pd.DataFrame(rows)
     if limit is None:

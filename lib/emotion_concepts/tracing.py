@@ -485,38 +485,111 @@ def pooled_residuals_many(
     """Return several poolings of the same texts from one pass; see :func:`pooled_residuals`."""
     texts = _check_texts(texts)
     keys = [digest(text, length=24) for text in texts]
-    stores = {pool: _store(model, pool, cache) for pool in pools}
+
+    def weigher(ids: list[list[int]], chosen: list[int]) -> Callable[[Batch], torch.Tensor]:
+        for pool in pools:
+            pool.check([len(row) for row in ids], [texts[n] for n in chosen])
+        return lambda batch: torch.stack([pool.weights(batch.mask) for pool in pools], 1)
+
+    stores = [_store(model, type(pool).__name__, asdict(pool), cache) for pool in pools]
+    options = {"progress": progress, "tokens": batch_tokens, "side": padding_side}
+    found = _through_stores(model, texts, keys, stores, weigher, **options)
+    return dict(zip(pools, found, strict=True))
+
+
+def span_residuals(
+    model: TracedModel,
+    texts: Sequence[str],
+    spans: Sequence[Sequence[tuple[int, int]]],
+    *,
+    progress: str | None = None,
+    cache: Path | None = None,
+) -> PooledResiduals:
+    """Return each text's residual stream averaged over marked characters, at all layers.
+
+    For one speaker's turns, the tokens of an activity, a reply. Kept on disk and resumed like
+    :func:`pooled_residuals`; a text may stand several times with different spans.
+
+    Parameters
+    ----------
+    texts : sequence of str, n
+    spans : n lists of (start, end)
+        Character ranges; a token counts if it overlaps one.
+
+    Returns
+    -------
+    PooledResiduals, ``[n_texts, n_layers, d_model]``
+
+    Raises
+    ------
+    BadInput
+        For empty texts, a missing list of spans, or a range outside its text.
+    """
+    texts = _check_texts(texts)
+    if len(spans) != len(texts):
+        raise BadInput(f"{len(texts)} texts need {len(texts)} lists of spans, not {len(spans)}")
+    keys = [
+        digest(text, list(chosen), length=24) for text, chosen in zip(texts, spans, strict=True)
+    ]
+
+    def weigher(ids: list[list[int]], chosen: list[int]) -> Callable[[Batch], torch.Tensor]:
+        inside = [tokens_in(model, texts[n], spans[n]) for n in chosen]
+        for n, tokens in zip(chosen, inside, strict=True):
+            if not tokens:
+                raise BadInput(f"no token of text {n} lies in its spans {list(spans[n])}")
+
+        def weigh(batch: Batch) -> torch.Tensor:
+            weights = torch.zeros(len(batch.rows), 1, batch.mask.shape[1])
+            for n, row in enumerate(batch.rows):
+                places = torch.nonzero(batch.mask[n]).squeeze(-1)[inside[row]]
+                weights[n, 0, places] = 1 / len(places)
+            return weights
+
+        return weigh
+
+    [found] = _through_stores(
+        model, texts, keys, [_store(model, "spans", {}, cache)], weigher, progress=progress
+    )
+    return found
+
+
+def _through_stores(
+    model: TracedModel,
+    texts: list[str],
+    keys: list[str],
+    stores: list[RowStore],
+    weigher: Callable[[list[list[int]], list[int]], Callable[[Batch], torch.Tensor]],
+    **options,
+) -> list[PooledResiduals]:
+    """Trace what a store lacks, batch by batch, and return every store's rows in text order.
+
+    weigher takes the ids and the numbers of the texts to trace, checks them, and returns what
+    gives a batch its ``[batch, stores, tokens]`` weights.
+    """
     with ExitStack() as stack:
-        for store in stores.values():  # one extraction at a time: chapters may run side by side
+        # one extraction at a time, since chapters may run side by side; always in the same order
+        for store in sorted(stores, key=lambda store: store.folder):
             stack.enter_context(store.lock("extract"))
-        known = [store.keys() for store in stores.values()]
-        todo = {
-            key: text
-            for key, text in zip(keys, texts, strict=True)
-            if not all(key in found for found in known)
-        }
+        known = [store.keys() for store in stores]
+        todo = {key: n for n, key in enumerate(keys) if not all(key in found for found in known)}
         if todo:
-            todo_keys, todo_texts = list(todo), list(todo.values())
-            ids = tokenize(model, todo_texts)
-            for pool in pools:
-                pool.check([len(row) for row in ids], todo_texts)
-            for batch in _batches(
-                model, ids, progress=progress, tokens=batch_tokens, side=padding_side
-            ):
-                weights = torch.stack([pool.weights(batch.mask) for pool in pools], 1)
-                pooled = _pooled_batch(model, batch, weights)
-                for n, store in enumerate(stores.values()):
+            todo_keys, chosen = list(todo), list(todo.values())
+            ids = tokenize(model, [texts[n] for n in chosen])
+            weigh = weigher(ids, chosen)
+            for batch in _batches(model, ids, **{"progress": None, **options}):
+                pooled = _pooled_batch(model, batch, weigh(batch))
+                for n, store in enumerate(stores):
                     store.append([todo_keys[row] for row in batch.rows], pooled[:, n])
-    out = {}
-    for pool, store in stores.items():
+    out = []
+    for store in stores:
         found = store.keys()
-        out[pool] = PooledResiduals(store.open(), np.array([found[key] for key in keys]))
+        out.append(PooledResiduals(store.open(), np.array([found[key] for key in keys])))
     return out
 
 
-def _store(model: TracedModel, pool: Pool, cache: Path | None) -> RowStore:
-    """Return the row store of one model and pooling."""
-    what = [CACHE_VERSION, asdict(model.identity), type(pool).__name__, asdict(pool)]
+def _store(model: TracedModel, kind: str, settings: dict, cache: Path | None) -> RowStore:
+    """Return the row store of one model and way of pooling."""
+    what = [CACHE_VERSION, asdict(model.identity), kind, settings]
     folder = (cache or cache_dir() / "activations") / f"{model.d_model}x{model.n_layers}"
     return RowStore(folder / digest(what), (model.n_layers, model.d_model))
 
