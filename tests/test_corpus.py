@@ -107,7 +107,7 @@ GOOD = {"emotion": "calm", "topic": "tea", "text": "She sat down."}
         ({**GOOD, "emotion": ["calm"]}, UnknownEmotion, "not one of the 171"),
         ({**GOOD, "text": "  "}, BadInput, "text is empty"),
         ({**GOOD, "text": 3}, BadInput, "text is empty or no text"),
-        (["calm"], BadInput, "expected an object"),
+        (["calm"], BadInput, "expected a JSON object"),
     ],
 )
 def test_a_bad_line_is_reported_with_file_and_line(tmp_path, bad, error, message):
