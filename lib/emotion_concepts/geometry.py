@@ -131,19 +131,35 @@ def cluster_agreement(found: Sequence, given: Sequence) -> dict[str, float]:
 
 
 def linear_readout(
-    features: np.ndarray, target: np.ndarray, *, folds: int = 9, seed: int = 0
+    features: np.ndarray,
+    targets: np.ndarray,
+    *,
+    folds: int = 9,
+    repeats: int = 10,
+    seed: int = 0,
 ) -> np.ndarray:
-    """Return cross-validated ridge predictions ``[n]`` of a rating from vectors ``[n, d]``.
+    """Return cross-validated ridge predictions of ratings from vectors ``[n, d]``.
 
     Each fold chooses its ridge penalty inside its own training words, so that the prediction of a
-    word never saw its rating. Wide features are rotated into the span of the words first, which
-    changes no prediction of a ridge regression and saves most of the work.
+    word never saw its rating. Predictions are averaged over several random splits: with a few
+    dozen words a single split decides too much. Wide features are rotated into the span of the
+    words first, which changes no prediction of a ridge regression and saves most of the work.
+
+    Parameters
+    ----------
+    targets : ``[n]`` or ``[n, k]``
+        Several ratings (such as shuffled ones) at the cost of one.
+
+    Returns
+    -------
+    Predictions in the shape of `targets`.
     """
     if features.shape[1] > len(features):
         u, s, _ = np.linalg.svd(features, full_matrices=False)
         features = u * s
-    split = KFold(folds, shuffle=True, random_state=seed)
-    return cross_val_predict(RidgeCV(np.logspace(-3, 3, 13)), features, target, cv=split)
+    ridge = RidgeCV(np.logspace(-3, 3, 13), alpha_per_target=targets.ndim > 1)
+    splits = [KFold(folds, shuffle=True, random_state=repeats * seed + n) for n in range(repeats)]
+    return np.mean([cross_val_predict(ridge, features, targets, cv=cv) for cv in splits], axis=0)
 
 
 def umap_plane(vectors: np.ndarray, *, neighbours: int = 15, seed: int = 0) -> np.ndarray:

@@ -258,14 +258,18 @@ def readout_tests(
         for norm in norms:
             rated = emotions[norm].notna().to_numpy()
             x, y = vectors[rated], emotions[norm][rated].to_numpy()
-            found = bootstrap(pearson, linear_readout(x, y, seed=seed), y, seed=seed)
-            null = []
-            for _ in range(permutations):
-                shuffled = rng.permutation(y)
-                null.append(float(pearson(linear_readout(x, shuffled, seed=seed), shuffled)))
-            p = exceedance_p(found.value, np.array(null))
-            rows.append((name, norm, found.value, found.low, found.high, found.n, p))
+            found = _readout(pearson, x, y, permutations, rng, seed)
+            rows.append((name, norm, found.value, found.low, found.high, found.n, found.p))
     return pd.DataFrame(rows, columns=["source", "norm", "r", "low", "high", "n", "p"])
+
+
+def _readout(statistic, x, y, permutations: int, rng: np.random.Generator, seed: int) -> Estimate:
+    """Return a statistic of cross-validated predictions with interval; p by shuffled ratings."""
+    shuffled = np.stack([rng.permutation(y) for _ in range(permutations)], axis=1)
+    predicted = linear_readout(x, np.column_stack([y, shuffled]), seed=seed)
+    found = bootstrap(statistic, predicted[:, 0], y, seed=seed)
+    null = statistic(predicted[:, 1:], shuffled, axis=0)
+    return Estimate(found.value, found.low, found.high, found.n, exceedance_p(found.value, null))
 
 
 # --- variance ----------------------------------------------------------------------------------
@@ -591,13 +595,7 @@ def style_share(
     x = emotion_features(extraction).loc[emotions.index].to_numpy()
     x = (x - x.mean(0)) / x.std(0)
     y = pca(vectors, pc).scores[:, pc - 1]
-    found = bootstrap(_explained, linear_readout(x, y, seed=seed), y, seed=seed)
-    null = []
-    for _ in range(permutations):
-        shuffled = rng.permutation(y)
-        null.append(float(_explained(linear_readout(x, shuffled, seed=seed), shuffled)))
-    p = exceedance_p(found.value, np.array(null))
-    return Estimate(found.value, found.low, found.high, found.n, p)
+    return _readout(_explained, x, y, permutations, rng, seed)
 
 
 def _explained(predicted: np.ndarray, y: np.ndarray, axis: int = -1) -> np.ndarray:
