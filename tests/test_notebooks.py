@@ -141,6 +141,13 @@ def test_every_expected_band_belongs_to_a_chapter_and_a_profile():
         assert path.stem in STEMS and path.parent.name in run.PROFILES, path
 
 
+@each_notebook
+def test_a_chapter_has_bands_in_both_profiles(path):
+    model = run.declared(path)["model"]
+    for profile in run.PROFILES:
+        assert (ROOT / "expected" / model / profile / f"{path.stem}.json").exists(), profile
+
+
 def test_the_repository_has_one_address():
     config = yaml.safe_load((ROOT / "_config.yml").read_text())
     citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
