@@ -2,6 +2,7 @@ import dataclasses
 
 import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
 from emotion_concepts.errors import BadInput, CacheError, UnknownEmotion, UnknownLayer, WrongModel
 from emotion_concepts.geometry import components_for, unit
@@ -125,6 +126,9 @@ def test_unknown_emotions_and_layers_name_the_valid_ones(vectors):
 def test_files_that_are_no_vectors_are_reported_by_name(tmp_path):
     with pytest.raises(CacheError, match="could not be read"):
         EmotionVectors.load(tmp_path / "missing.safetensors")
+    save_file({"x": np.zeros(2, np.float32)}, tmp_path / "other.safetensors")
+    with pytest.raises(CacheError, match="not an emotion-vectors file"):
+        EmotionVectors.load(tmp_path / "other.safetensors")
     (tmp_path / "junk.safetensors").write_bytes(b"junk")
     with pytest.raises(CacheError, match="junk"):
         EmotionVectors.load(tmp_path / "junk.safetensors")

@@ -36,6 +36,7 @@ from emotion_concepts.errors import (
 )
 from emotion_concepts.geometry import components_for, project_out, unit
 
+FORMAT = "emotion-vectors"
 LAYER_CONVENTION = "output of decoder block L, counted from 0"
 
 
@@ -259,13 +260,11 @@ class EmotionVectors:
             "neutral_k": np.ascontiguousarray(self.neutral_k, dtype=np.int32),
             "residual_norm": np.ascontiguousarray(self.residual_norm, dtype=np.float32),
         }
-        metadata = {
-            "format": "emotion-vectors 1",
-            "emotions": json.dumps(self.emotions),
-            "provenance": json.dumps(asdict(self.provenance)),
-        }
+        about = {"version": 1, "emotions": self.emotions, "provenance": asdict(self.provenance)}
         with write_atomic(path) as part:
-            save_file(tensors, part, metadata=metadata)
+            # one entry: safetensors writes several in no fixed order, and equal vectors should
+            # give equal files
+            save_file(tensors, part, metadata={FORMAT: json.dumps(about)})
         return path
 
     @classmethod
@@ -287,16 +286,14 @@ class EmotionVectors:
         try:
             with safe_open(path, framework="numpy") as file:
                 metadata = file.metadata() or {}
-                if metadata.get("format") != "emotion-vectors 1":
+                if FORMAT not in metadata:
                     raise CacheError(f"{path} is not an emotion-vectors file")
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         except (OSError, SafetensorError) as error:
             raise CacheError(f"{path} could not be read as a vectors file: {error}") from error
-        vectors = cls(
-            emotions=tuple(json.loads(metadata["emotions"])),
-            provenance=Provenance(**json.loads(metadata["provenance"])),
-            **tensors,
-        )
+        about = json.loads(metadata[FORMAT])
+        emotions, provenance = tuple(about["emotions"]), Provenance(**about["provenance"])
+        vectors = cls(emotions=emotions, provenance=provenance, **tensors)
         if identity is not None:
             vectors.check_model(identity)
         return vectors
