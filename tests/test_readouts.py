@@ -77,12 +77,6 @@ def test_a_claim_passes_only_above_its_control_and_above_random_directions():
     assert found.p["mere", 1] < 0.05 and found.control["mere", 1] > 0.9
 
 
-def test_slopes_are_rank_correlations_with_the_number():
-    table, residuals = planted_numbers()
-    slopes = readouts.number_slopes(residuals, table, np.eye(30)[:1])
-    assert slopes.shape == (4, 1) and slopes[0, 0] == pytest.approx(1)
-
-
 def test_the_effect_of_a_pair_is_the_signed_sum_over_its_versions():
     rows = [
         ("f", pair, version, "word", 0, sign, value)

@@ -156,20 +156,6 @@ def exceedance_p(observed: float, null: np.ndarray) -> float:
     return float((1 + np.sum(null >= observed - 1e-12)) / (1 + null.size))
 
 
-def holm(p: np.ndarray) -> np.ndarray:
-    """Return Holm's step-down adjusted p values, in the order given.
-
-    >>> holm(np.array([0.01, 0.04, 0.03])).round(2).tolist()
-    [0.03, 0.06, 0.06]
-    """
-    p = np.asarray(p, dtype=float)
-    order = np.argsort(p)
-    stepped = np.maximum.accumulate(p[order] * np.arange(len(p), 0, -1))
-    adjusted = np.empty_like(p)
-    adjusted[order] = np.minimum(stepped, 1.0)
-    return adjusted
-
-
 def spearman_brown(r: np.ndarray) -> np.ndarray:
     """Return the reliability of a whole from the correlation of its halves.
 

@@ -11,7 +11,6 @@ from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
-from scipy.stats import spearmanr
 
 from emotion_concepts.geometry import unit
 from emotion_concepts.stats import Estimate, exceedance_p
@@ -95,31 +94,21 @@ def scenario_ranks(matrix: np.ndarray, own: Sequence[int]) -> np.ndarray:
 # --- numbers (Fig 3) ---------------------------------------------------------------------------
 
 
-def number_slopes(residuals: np.ndarray, table: pd.DataFrame, directions: np.ndarray) -> np.ndarray:
-    """Return ``[templates, directions]`` Spearman correlations of the reading with the number.
+def number_changes(
+    residuals: np.ndarray, table: pd.DataFrame, directions: np.ndarray
+) -> np.ndarray:
+    """Return ``[templates, directions]`` change of the projection per unit of log(1 + x).
+
+    A rank correlation comes to one easily with six numbers; this says how much moves, in units of
+    the residual stream, so that directions of the same norm can be compared.
 
     Parameters
     ----------
     residuals : ``[n, d]``
         At the colon of each row of `table`.
     table : DataFrame
-        Columns template and x, one row a prompt.
+        Columns template and x, one row a prompt, numbered from 0.
     directions : ``[k, d]``
-    """
-    out = []
-    for _, rows in table.groupby("template", sort=False):
-        values = readings(residuals[rows.index], directions)
-        out.append([spearmanr(rows.x, column).statistic for column in values.T])
-    return np.array(out)
-
-
-def number_changes(
-    residuals: np.ndarray, table: pd.DataFrame, directions: np.ndarray
-) -> np.ndarray:
-    """Return ``[templates, directions]`` change of the projection per unit of log(1 + x).
-
-    Unlike a rank correlation, which six numbers bring to one easily, it says how much moves; in
-    units of the residual stream, so that directions of the same norm can be compared.
     """
     out = []
     for _, rows in table.groupby("template", sort=False):
