@@ -31,10 +31,10 @@ def load_implicit(path: str | Path | None = None) -> pd.DataFrame:
     >>> load_implicit().query("set == 'more'").groupby("emotion").size().unique().tolist()
     [4]
     """
-    file, data = _read("implicit", path)
+    file, data = read_yaml("implicit", path)
     rows = []
     for part in data:
-        for where, *row in _entries(file, data, part, "emotion", "setting?", "text"):
+        for where, *row in read_entries(file, data, part, "emotion", "setting?", "text"):
             _emotions(where, row[:1])
             if named := corpus.leaks(row[2], row[0]):
                 raise BadInput(f"{where}: the text names its emotion: {', '.join(named)}")
@@ -54,17 +54,17 @@ def load_numbers(path: str | Path | None = None) -> pd.DataFrame:
     >>> load_numbers().query("template == 'dose' and x == 500").sign.tolist()
     [1, -1, 0, 0]
     """
-    file, data = _read("numbers", path)
+    file, data = read_yaml("numbers", path)
     probes = _emotions(f"{file}, probes", data.get("probes"))
     cells, rows = {}, []
-    templates = _entries(file, data, "templates", "id", "text", "x", "claims")
+    templates = read_entries(file, data, "templates", "id", "text", "x", "claims")
     for where, name, text, x, claims in templates:
         if not isinstance(x, list) or not isinstance(claims, dict):
             raise BadInput(f"{where}: write x as [1, 2] and claims as {{afraid: up, calm: down}}")
         signs = {_known(where, p, probes): _known(where, c, SIGNS) for p, c in claims.items()}
         cells[name] = [(v, probe, SIGNS.get(signs.get(probe), 0)) for v in x for probe in probes]
         rows += [(name, "emotional", name, v, _fill(where, text, x=v), *c) for v, *c in cells[name]]
-    for where, name, text, mirrors in _entries(file, data, "controls", "id", "text", "mirrors"):
+    for where, name, text, mirrors in read_entries(file, data, "controls", "id", "text", "mirrors"):
         theirs = cells[_known(where, mirrors, cells)]
         rows += [(name, "control", mirrors, v, _fill(where, text, x=v), *c) for v, *c in theirs]
     if bare := set(cells) - {row[2] for row in rows if row[1] == "control"}:
@@ -83,9 +83,9 @@ def load_positions(path: str | Path | None = None) -> pd.DataFrame:
     >>> load_positions().text[0].endswith("Please tell me what you think.")
     True
     """
-    file, data = _read("positions", path)
+    file, data = read_yaml("positions", path)
     rows = []
-    for where, *row in _entries(file, data, "prompts", "id", "user", "reply", "statement"):
+    for where, *row in read_entries(file, data, "prompts", "id", "user", "reply", "statement"):
         _emotions(where, row[1:3])
         text = f"{row[3]} {data.get('closing') or ''}".strip()
         rows += [(*row, text, p) for p in _emotions(f"{file}, probes", data.get("probes"))]
@@ -105,10 +105,10 @@ def load_locality(path: str | Path | None = None) -> pd.DataFrame:
     >>> row.text[row.start : row.end], row.probe, int(row.sign)
     ('wonderful', 'happy', 1)
     """
-    file, data = _read("locality", path)
+    file, data = read_yaml("locality", path)
     rows = []
     for family, part in data.items():
-        entries = list(_entries(f"{file}, {family}", part, "pairs", "id", "text", "a", "b"))
+        entries = list(read_entries(f"{file}, {family}", part, "pairs", "id", "text", "a", "b"))
         for (where, pair, text, a, b), word in product(entries, part.get("words", [None])):
             name, probe = (f"{pair}-{word}", word) if word else (pair, part.get("probe"))
             probes = _emotions(where, (a, b) if family == "binding" else (probe,))
@@ -133,16 +133,50 @@ def load_activities(path: str | Path | None = None) -> pd.DataFrame:
     >>> load_activities().query("n == 6").text.item()
     'comforting someone who is going through a hard time'
     """
-    file, data = _read("activities", path)
+    file, data = read_yaml("activities", path)
     rows = []
-    for where, n, *row in _entries(file, data, "activities", "n?", "category", "id", "text"):
+    for where, n, *row in read_entries(file, data, "activities", "n?", "category", "id", "text"):
         rows.append([_known(where, n, [None, *range(1, 65)]), *row])
-    for _, *row in _entries(file, data, "reference", "id", "text"):
+    for _, *row in read_entries(file, data, "reference", "id", "text"):
         rows.append([None, "reference", *row])
     return pd.DataFrame(rows, columns=["n", "category", "id", "text"]).astype({"n": "Int64"})
 
 
-def _read(name: str, path: str | Path | None) -> tuple[Path, dict]:
+def load_choices(path: str | Path | None = None) -> pd.DataFrame:
+    """Return choices with an obvious answer: can a measure of preference express a choice at all?
+
+    Returns
+    -------
+    DataFrame ``[80, 5]`` with columns kind ("fact" or "taste"), id, question (missing for taste,
+    which asks "Would you rather be ..."), right, wrong.
+
+    Raises
+    ------
+    BadInput
+        For a missing field, two equal options, or an option of taste that names an emotion by any
+        word of its family.
+
+    >>> load_choices().iloc[0].tolist()
+    ['fact', 'animal', 'Which of these is an animal?', 'a horse', 'a spoon']
+    """
+    file, data = read_yaml("choices", path)
+    rows = []
+    for kind, question in (("fact", "question"), ("taste", "question?")):
+        for where, *row in read_entries(file, data, kind, "id", question, "right", "wrong"):
+            options = row[2:]
+            if options[0] == options[1]:
+                raise BadInput(f"{where}: right and wrong are the same: {options[0]!r}")
+            emotions = corpus.EMOTIONS if kind == "taste" else ()
+            if named := [
+                word for e in emotions for text in options for word in corpus.leaks(text, e)
+            ]:
+                raise BadInput(f"{where}: an option names an emotion: {', '.join(named)}")
+            rows.append((kind, *row))
+    return pd.DataFrame(rows, columns=["kind", "id", "question", "right", "wrong"])
+
+
+def read_yaml(name: str, path: str | Path | None) -> tuple[Path, dict]:
+    """Return the file (the packaged one by default) and its sections."""
     file = corpus.DATA / "scenarios" / f"{name}.yaml" if path is None else Path(path)
     try:
         data = yaml.safe_load(file.read_text(encoding="utf-8"))
@@ -153,7 +187,7 @@ def _read(name: str, path: str | Path | None) -> tuple[Path, dict]:
     return file, data
 
 
-def _entries(file: str | Path, data: dict, key: str, *fields: str) -> Iterator[tuple]:
+def read_entries(file: str | Path, data: dict, key: str, *fields: str) -> Iterator[tuple]:
     """Yield (where it stands, *fields) of each entry of a list; a field "name?" may be missing."""
     entries = data.get(key) if isinstance(data, dict) else None
     if not isinstance(entries, list) or not all(isinstance(e, dict) for e in entries or [None]):
