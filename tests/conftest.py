@@ -1,8 +1,20 @@
 """Fixtures shared by all tests: the packaged model (in float32, loaded once) and a few texts."""
 
+from types import SimpleNamespace
+
+import numpy as np
 import pytest
 
-from emotion_concepts import corpus, models
+from emotion_concepts import corpus, models, tracing
+
+
+@pytest.fixture(scope="session", autouse=True)
+def fresh_activations(tmp_path_factory):
+    """Nothing that was read or scored before this session may answer in a test."""
+    folder = tmp_path_factory.mktemp("cache")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tracing, "cache_dir", lambda: folder)
+        yield
 
 
 @pytest.fixture(scope="session")
@@ -14,3 +26,19 @@ def smollm():
 def stories():
     """Twelve plain stories of different lengths."""
     return corpus.load_stories("plain", topics=1).text.tolist()[:12]
+
+
+@pytest.fixture
+def own_cache(tmp_path, monkeypatch):
+    monkeypatch.setattr(tracing, "cache_dir", lambda: tmp_path)
+    return tmp_path
+
+
+@pytest.fixture(scope="session")
+def planted(smollm):
+    """Two random directions, and the residual norm that their strength is measured in."""
+    [tokens] = tracing.token_residuals(smollm, ["The bus stops at the corner."], range(30))
+    norms = np.linalg.norm(tokens[1:], axis=-1).mean(0)
+    drawn = np.random.default_rng(1).normal(size=(2, 30, 576))
+    directions = {("random", "a"): drawn[0], ("random", "b"): drawn[1]}
+    return directions, SimpleNamespace(residual_norm=norms)

@@ -32,6 +32,11 @@ ARCHITECTURES = {
 TEXTS = ["The kettle clicked off and nobody moved.", "Rain again.", "She counted the coins twice."]
 
 
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path, monkeypatch):
+    monkeypatch.setattr(tracing, "cache_dir", lambda: tmp_path)
+
+
 @pytest.fixture(params=ARCHITECTURES)
 def tiny(request, smollm):
     torch.manual_seed(0)
@@ -75,6 +80,28 @@ def test_generation_and_continuations_run(tiny):
     assert len(tracing.generate(tiny, TEXTS, max_new_tokens=3)) == 3
     scores = tracing.continuation_logprobs(tiny, TEXTS, [" and then", " yes", " no."])
     assert (scores.total < 0).all()
+
+
+def test_scores_are_the_models_own_each_option_as_if_alone(tiny):
+    """The mask over branches must be honoured; large logits show a soft cap, too (Gemma 2)."""
+    module = tiny.envoy._module
+    with torch.no_grad():
+        for name, parameter in module.named_parameters():
+            parameter.mul_(1 if "norm" in name or "ln_" in name else 15)
+    options = [[" and then she left", " yes", " no, not at all"], [" So", " on and on", " end"]]
+    found = tracing.option_logprobs(tiny, TEXTS[:2], options).total
+    for n, prompt in enumerate(TEXTS[:2]):
+        head = tiny.tokenizer(prompt)["input_ids"]
+        for k, option in enumerate(options[n]):
+            tail = tiny.tokenizer(option)["input_ids"]
+            with torch.no_grad():
+                logprobs = module(torch.tensor([head + tail])).logits[0].log_softmax(-1)
+            alone = sum(float(logprobs[len(head) - 1 + i, t]) for i, t in enumerate(tail))
+            assert found[n, k] == pytest.approx(alone, rel=1e-4, abs=1e-2)
+    after = tracing.next_token_logprobs(tiny, TEXTS[:1])[0]
+    with torch.no_grad():
+        plain = module(torch.tensor([tiny.tokenizer(TEXTS[0])["input_ids"]])).logits[0, -1]
+    np.testing.assert_allclose(after, plain.log_softmax(-1), rtol=1e-4, atol=1e-2)
 
 
 def test_an_architecture_without_known_blocks_is_refused_by_name(smollm):

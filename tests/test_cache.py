@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from emotion_concepts.cache import RowStore, cache_dir, write_atomic
+from emotion_concepts.cache import RowStore, TextStore, cache_dir, write_atomic
 from emotion_concepts.errors import CacheError
 
 
@@ -63,3 +63,21 @@ def test_a_failed_write_leaves_the_old_file(tmp_path):
 def test_the_cache_folder_follows_the_environment(monkeypatch, tmp_path):
     monkeypatch.setenv("EMOTION_CONCEPTS_CACHE", str(tmp_path))
     assert cache_dir() == tmp_path
+
+
+def test_texts_survive_a_torn_line(tmp_path):
+    store = TextStore(tmp_path / "deep" / "texts.jsonl")
+    assert store.texts() == {}
+    store.append({"a": "one\nline", "b": "zwei – “2”"})
+    whole = store.path.read_bytes()
+    store.path.write_bytes(whole + b'["c", "to')
+    assert store.texts() == {"a": "one\nline", "b": "zwei – “2”"}
+    store.append({"c": "again"})
+    assert store.texts()["c"] == "again" and store.path.read_bytes().startswith(whole)
+
+
+def test_a_damaged_text_file_says_what_to_do(tmp_path):
+    store = TextStore(tmp_path / "texts.jsonl")
+    store.path.write_bytes(b'["a", "b"]\nno json\n')
+    with pytest.raises(CacheError, match=r"delete it and run again"):
+        store.texts()

@@ -305,8 +305,8 @@ class Writer:
     def chat_prompt(self, messages):
         return messages[0]["content"]
 
-    def generate(self, model, prompts, *, max_new_tokens, temperature, seed):
-        self.calls.append((prompts, seed, max_new_tokens))
+    def generate(self, model, prompts, *, max_new_tokens, temperature, seeds):
+        self.calls.append((prompts, tuple(seeds), max_new_tokens))
         return [self.answer(len(self.calls), prompt) for prompt in prompts]
 
 

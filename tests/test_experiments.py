@@ -116,6 +116,42 @@ def test_vectors_without_a_topic_never_saw_it():
     )
 
 
+def test_directions_of_stories_drawn_by_lot_hold_no_systematic_emotion():
+    pair = [made_up(1.0, n_topics=24), made_up(1.0, register="other", n_topics=24, seed=1)]
+    found = extraction.shuffled_directions(pair, 40, seed=3)
+    assert found.shape == (40, 2, 40) and found.dtype == np.float32
+    np.testing.assert_allclose(np.linalg.norm(found, axis=-1), 1, rtol=1e-5)
+    np.testing.assert_array_equal(found, extraction.shuffled_directions(pair, 40, seed=3))
+    assert not np.array_equal(found, extraction.shuffled_directions(pair, 40, seed=4))
+    for layer in range(2):
+        emotions = pair[0].vectors.at(layer)
+        own = (emotions * pair[1].vectors.at(layer)).sum(1)  # the same emotion in other stories
+        cosines = found[:, layer] @ emotions.T
+        assert own.min() > 0.5 and np.abs(cosines).mean() < 0.25
+        assert np.abs(cosines.mean(0)).max() < 0.15
+        for each in pair:
+            quiet = components_for(each.neutral.layer(layer), extraction.NEUTRAL_VARIANCE)
+            single = extraction.shuffled_directions([each], 5)[:, layer]
+            np.testing.assert_allclose(single @ quiet.T, 0, atol=1e-5)
+
+
+def test_a_direction_between_topics_tells_them_apart_and_holds_no_emotion():
+    found = made_up(1.0)
+    direction = extraction.topic_direction(found, "t1", "t4")
+    assert direction.shape == (2, 40)
+    np.testing.assert_allclose(np.linalg.norm(direction, axis=-1), 1, rtol=1e-5)
+    truth = np.random.default_rng(7).normal(size=(12, 2, 40))
+    for layer in range(2):
+        along = pd.Series(found.residuals.layer(layer) @ direction[layer])
+        a, b = (along[(found.stories.topic == topic).to_numpy()] for topic in ("t1", "t4"))
+        assert a.min() > b.max()
+        emotions = unit(truth[:, layer] - truth[:, layer].mean(0))
+        assert np.abs(emotions @ direction[layer]).mean() < 0.25  # about 0.13 by chance
+    np.testing.assert_allclose(extraction.topic_direction(found, "t4", "t1"), -direction)
+    with pytest.raises(BadInput, match="no topic 't9'"):
+        extraction.topic_direction(found, "t1", "t9")
+
+
 def test_same_truth_in_two_registers_is_the_nearest_neighbour():
     a, b = made_up(2.0), made_up(2.0, seed=1)
     across = extraction.across_registers(a.vectors, b.vectors, 0)

@@ -5,29 +5,63 @@ import pandas as pd
 import pytest
 
 from emotion_concepts import scenarios, tracing
+from emotion_concepts.errors import BadInput
 from emotion_concepts.experiments import readouts
 from emotion_concepts.vectors import EmotionVectors, Stacked
 
 RNG = np.random.default_rng(0)
 
 
+def scenario_tests(matrix, own, **options):
+    return readouts.scenario_tests({"probe": matrix}, own, **options).iloc[0]
+
+
 def test_a_planted_diagonal_is_found_and_noise_is_not():
     noise = RNG.normal(size=(12, 12))
-    planted = readouts.diagonal_test(noise + 3 * np.eye(12), permutations=2000)
-    assert planted["by_probe"] > 0.5 and planted["by_scenario"] > 0.5
-    assert planted["difference"] > 2 and planted["p"] < 0.01
+    planted = scenario_tests(noise + 3 * np.eye(12), range(12), permutations=2000)
+    assert planted.by_probe > 0.5 and planted.by_scenario > 0.5 and planted.hits.sum() > 6
+    assert planted.difference > 2 and planted.p < 0.01
     p = [
-        readouts.diagonal_test(RNG.normal(size=(12, 12)), permutations=200)["p"] for _ in range(60)
+        readouts.own_minus_others(RNG.normal(size=(12, 12)), range(12), permutations=200)[1]
+        for _ in range(60)
     ]
     assert 0 <= np.mean(np.array(p) < 0.1) <= 0.25
 
 
-def test_a_probe_that_is_high_everywhere_wins_every_scenario_but_not_the_ranks():
-    """The paper's own matrix: `loving` is up in all scenarios."""
+def test_several_scenarios_may_share_an_emotion():
+    own = [0, 0, 1, 1, 2, 2]
+    matrix = np.eye(3)[own]
+    found = scenario_tests(matrix, own, permutations=500)
+    assert found.difference == 1 and found.by_scenario == found.by_probe == 1
+    assert found.p < 0.05
+    shifted = scenario_tests(np.roll(matrix, 1, axis=1), own, permutations=500)
+    assert shifted.difference < 0 and shifted.p > 0.5 and shifted.by_scenario == 0
+
+
+def test_a_probe_that_is_high_everywhere_wins_every_scenario():
+    """The paper's own matrix: `loving` is up in all scenarios, and does not count as a finding."""
     matrix = np.eye(6) * 0.2 + RNG.normal(size=(6, 6)) * 0.01
     matrix[:, 2] += 1
-    assert readouts.diagonal_test(matrix, permutations=100)["by_scenario"] == pytest.approx(1 / 6)
-    assert (readouts.scenario_ranks(matrix, range(6)) == 1).all()
+    found = scenario_tests(matrix, range(6), permutations=100)
+    assert found.by_scenario == pytest.approx(1 / 6) and found.by_probe == 1
+    assert found.difference == pytest.approx(0.2, abs=0.02)
+
+
+def test_methods_are_compared_on_the_same_scenarios():
+    own = np.repeat(range(4), 10)
+    good, bad = np.eye(4)[own], np.roll(np.eye(4)[own], 1, axis=1)
+    mixed = np.where(np.arange(40)[:, None] % 2, good, bad)
+    tests = readouts.scenario_tests({"good": good, "mixed": mixed}, own, permutations=10)
+    found = readouts.hit_difference(tests, "good", "mixed")
+    assert found.value == 0.5 and 0.3 < found.low < found.high < 0.7 and found.n == 40
+
+
+def test_the_layer_that_carries_the_emotion_names_the_scenarios():
+    own, directions = np.repeat(range(5), 4), np.stack([np.eye(5, 8)] * 3, axis=1)
+    residuals = RNG.normal(size=(20, 3, 8)) * 0.1
+    residuals[:, 1] += np.eye(5, 8)[own]
+    found = readouts.scenario_layers(residuals, directions, own).set_index("layer").by_scenario
+    assert found[1] == 1 and found[0] < 0.6 and found[2] < 0.6
 
 
 def test_centring_removes_what_all_prompts_share():
@@ -77,6 +111,45 @@ def test_a_claim_passes_only_above_its_control_and_above_random_directions():
     assert found.p["mere", 1] < 0.05 and found.control["mere", 1] > 0.9
 
 
+def test_a_claim_must_stand_out_among_all_emotions():
+    changes = np.vstack([np.linspace(-1, 1, 41), np.linspace(1, -1, 41)])
+    tests = pd.DataFrame(
+        [("up", "e40", 1, 1.0), ("down", "e40", -1, 1.0), ("up", "e20", 1, 0.0)],
+        columns=["template", "probe", "sign", "change"],
+    )
+    names = [f"e{n}" for n in range(41)]
+    found = readouts.among_emotions(tests, changes, ["up", "down"], names)
+    assert found[0] == found[1] == pytest.approx(1 / 41) and found[2] == pytest.approx(
+        0.5, abs=0.05
+    )
+
+
+def test_curves_stand_about_their_templates_mean_beside_control_and_random():
+    table, residuals = planted_numbers()
+    table = pd.concat([table.assign(probe=0), table.assign(probe=1)], ignore_index=True)
+    table["text"] = "x is " + table.x.astype(str)
+    random = RNG.normal(size=(100, 30))
+    curves = readouts.number_curves(residuals, table, np.eye(30)[:2], random)
+    real = curves[(curves.template == "real") & (curves.probe == 0)]
+    assert real.value.is_monotonic_increasing and real.value.mean() == pytest.approx(0, abs=1e-9)
+    assert (real.low < 0).all() and (real.high > 0).all()
+    assert real.value.iloc[-1] > real.high.iloc[-1] and set(curves.title) == {"x is X"}
+    control = curves[(curves.template == "real") & (curves.probe == 1)].control
+    assert control.iloc[-1] - control.iloc[0] > 5
+
+
+def test_agreement_between_places_is_tested_over_messages():
+    a = RNG.normal(size=(12, 6))
+    same = readouts.place_agreement(a, a + RNG.normal(size=a.shape) * 0.3)
+    assert same.value > 0.8 and same.low > 0.6 and same.p < 0.01 and same.n == 72
+    # one message that is extreme on all probes at both places is no agreement of 72 readings
+    p = []
+    for _ in range(40):
+        x, y = RNG.normal(size=(2, 8, 1)) + 0.2 * RNG.normal(size=(2, 8, 6))
+        p.append(readouts.place_agreement(x, y, resamples=200).p)
+    assert np.mean(np.array(p) < 0.05) <= 0.2
+
+
 def test_the_effect_of_a_pair_is_the_signed_sum_over_its_versions():
     rows = [
         ("f", pair, version, "word", 0, sign, value)
@@ -91,7 +164,7 @@ def test_the_effect_of_a_pair_is_the_signed_sum_over_its_versions():
 
 @pytest.mark.model
 def test_the_colon_is_the_last_token_of_the_models_template(smollm, tmp_path, monkeypatch):
-    monkeypatch.setenv("EMOTION_CONCEPTS_CACHE", str(tmp_path))
+    monkeypatch.setattr(tracing, "cache_dir", lambda: tmp_path)
     message = "Our dog ran off two days ago."
     got = readouts.at_colon(smollm, [message])
     prompt = smollm.chat_prompt([{"role": "user", "content": message}])
@@ -109,7 +182,8 @@ def test_a_span_is_read_on_its_own_tokens_in_the_template(smollm):
     neutral = Stacked(RNG.normal(size=(8, 30, 576)))
     vectors = EmotionVectors.fit(stories, emotions * 2, neutral)
     found = readouts.span_readings(smollm, vectors, table)
-    assert len(found) == len(table) * 30
+    at_colon = found[found.span == "colon"]
+    assert len(found) == len(table) * 30 + 2 * 30 and len(at_colon) == 2 * 30
     row = table.iloc[0]
     prompt = smollm.chat_prompt([{"role": "user", "content": row.text}])
     texts = tracing.tokens_as_text(smollm, prompt)
@@ -120,3 +194,40 @@ def test_a_span_is_read_on_its_own_tokens_in_the_template(smollm):
     by_hand = vectors.cosine(tokens[inside, 0], 7)[:, vectors.row(row.probe)].mean()
     here = found[(found.layer == 7) & (found.version == row.version) & (found.span == row.span)]
     assert here.reading.iloc[0] == pytest.approx(by_hand, abs=1e-4)
+    [other] = tracing.token_residuals(smollm, [prompt], [29])
+    colon = vectors.cosine(other[-1, 0], 29)[vectors.row(row.probe)]
+    here = at_colon[(at_colon.layer == 29) & (at_colon.version == row.version)]
+    assert here.reading.iloc[0] == pytest.approx(colon, abs=1e-4)
+
+
+@pytest.mark.model
+def test_a_map_shows_the_difference_where_the_versions_differ(smollm):
+    table = scenarios.load_locality().query("pair == 'marriage' and span == 'word'")
+    stories, neutral = RNG.normal(size=(4, 30, 576)), RNG.normal(size=(8, 30, 576))
+    vectors = EmotionVectors.fit(Stacked(stories), ["happy", "sad"] * 2, Stacked(neutral))
+    matrix, tokens = readouts.pair_map(smollm, vectors, table)
+    assert matrix.shape == (30, len(tokens))
+    word = next(n for n, token in enumerate(tokens) if "wonderful" in token)
+    assert not matrix[:, :word].any() and matrix[:, word].all()
+    unequal = table.assign(text=np.where(table.version == "a", table.text + " So.", table.text))
+    with pytest.raises(BadInput, match="tokens"):
+        readouts.pair_map(smollm, vectors, unequal)
+
+
+@pytest.mark.model
+def test_places_of_a_message_are_read_where_they_stand(smollm, tmp_path, monkeypatch):
+    monkeypatch.setattr(tracing, "cache_dir", lambda: tmp_path)
+    table = scenarios.load_positions().query("id == 'chest_pain'")
+    places, [reply] = readouts.position_residuals(smollm, table, new_tokens=5)
+    prompt = smollm.chat_prompt([{"role": "user", "content": table.text.iloc[0]}])
+    assert reply and len(smollm.tokenizer(reply)["input_ids"]) <= 6
+    [tokens] = tracing.token_residuals(smollm, [prompt + reply], [19])
+    n = len(smollm.tokenizer(prompt)["input_ids"])
+    close = {"rtol": 1e-3, "atol": 1e-2}
+    np.testing.assert_allclose(places["colon"].layer(19)[0], tokens[n - 1, 0], **close)
+    np.testing.assert_allclose(places["reply"].layer(19)[0], tokens[n:, 0].mean(0), **close)
+    pieces = tracing.tokens_as_text(smollm, prompt)
+    last = max(k for k, piece in enumerate(pieces) if piece.strip() == ".")
+    np.testing.assert_allclose(places["user"].layer(19)[0], tokens[last, 0], **close)
+    again = readouts.last_character(smollm, [table.text.iloc[0]])
+    np.testing.assert_allclose(again.layer(19)[0], tokens[last, 0], **close)

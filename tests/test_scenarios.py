@@ -3,6 +3,7 @@
 import subprocess
 import sys
 
+import pandas as pd
 import pytest
 import yaml
 
@@ -26,6 +27,7 @@ LOADERS = {
     "positions": scenarios.load_positions,
     "locality": scenarios.load_locality,
     "activities": scenarios.load_activities,
+    "choices": scenarios.load_choices,
 }
 
 
@@ -316,6 +318,52 @@ def test_the_reference_set_is_eight_activities_outside_the_64():
     assert (own.category == "reference").sum() == own.n.isna().sum() == 8
 
 
+# --- choices -----------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def facts():
+    return scenarios.load_choices().query("kind == 'fact'")
+
+
+@pytest.fixture(scope="module")
+def tastes():
+    return scenarios.load_choices().query("kind == 'taste'")
+
+
+def test_facts_ask_for_each_of_two_options_once_so_that_fluency_gets_half(facts):
+    pairs = list(zip(facts.right, facts.wrong, strict=True))
+    assert len(pairs) == len(set(pairs)) == 40
+    assert set(pairs) == {(wrong, right) for right, wrong in pairs}
+    assert facts.question.is_unique and facts.question.str.match(r"Which of these .*\?$").all()
+    lengths = facts[["right", "wrong"]].apply(lambda column: column.str.split().str.len())
+    assert (lengths.right == lengths.wrong).all() and lengths.right.max() <= 2
+
+
+def test_tastes_are_gerund_phrases_of_like_length_outside_the_activities(tastes):
+    assert len(tastes) == 40 and tastes.question.isna().all()
+    texts = pd.concat([tastes.right, tastes.wrong])
+    assert texts.is_unique and not texts.isin(scenarios.load_activities().text).any()
+    assert texts.str.match(r"[a-z]+ing\b").all()
+    right, wrong = (tastes[side].str.split().str.len() for side in ("right", "wrong"))
+    assert right.between(5, 9).all() and wrong.between(5, 9).all()
+    assert (right - wrong).abs().max() <= 1
+
+
+def test_the_better_activity_cannot_be_told_by_its_form(tastes):
+    right, wrong = tastes.right, tastes.wrong
+    words = right.str.split().str.len() - wrong.str.split().str.len()
+    assert abs((words > 0).sum() - (words < 0).sum()) <= 2
+    assert abs(right.str.len().mean() - wrong.str.len().mean()) < 1
+    negation = r"\b(?:no|not|never|without|nobody|nothing|none)\b|n't|\bun[a-z]+ing\b"
+    assert not (right + " / " + wrong).str.contains(negation).any()
+    verbs = pd.DataFrame({"right": right.str.split().str[0], "wrong": wrong.str.split().str[0]})
+    own = verbs[verbs.right != verbs.wrong]
+    assert len(own) == 20
+    assert verbs.right.is_unique and verbs.wrong.value_counts().max() <= 2
+    assert len(set(own.right) & set(own.wrong)) >= 6
+
+
 # --- files of one's own ------------------------------------------------------------------------
 
 
@@ -400,6 +448,26 @@ CHANGES = {
         "activities",
         lambda data: data["activities"][0].update(n=65),
         r"activities 1 \(admit_limits\): cannot use 65",
+    ),
+    "a choice between one thing and the same": (
+        "choices",
+        lambda data: data["fact"][0].update(wrong="a horse"),
+        r"fact 1 \(animal\): right and wrong are the same: 'a horse'",
+    ),
+    "a fact without a question": (
+        "choices",
+        lambda data: data["fact"][1].pop("question"),
+        r"fact 2 \(soup\): no 'question'",
+    ),
+    "a taste without a worse option": (
+        "choices",
+        lambda data: data["taste"][0].pop("wrong"),
+        r"taste 1 \(bread\): no 'wrong'",
+    ),
+    "a taste that names an emotion": (
+        "choices",
+        lambda data: data["taste"][0].update(wrong="eating alone and feeling lonely"),
+        r"taste 1 \(bread\): an option names an emotion: lonely",
     ),
 }
 

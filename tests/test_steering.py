@@ -50,6 +50,60 @@ def test_rows_layers_and_spans_must_fit():
         Steering((0,), np.ones((2, 1, 3)), (((0, 1),),))
 
 
+def test_chosen_rows_keep_their_additions_and_spans():
+    made = steer(RNG.normal(size=(3, 4, 5)), [0.1, 0.2, 0.3], np.ones(4), [1, 2])
+    spans = [[(0, 1)], [], [(2, 5), (7, 9)]]
+    marked = steer(RNG.normal(size=(3, 4, 5)), [0.1, 0.2, 0.3], np.ones(4), [1, 2], spans=spans)
+    for whole in (made, marked):
+        part = whole[[2, 0, 2]]
+        assert len(part) == 3 and part.layers == (1, 2)
+        np.testing.assert_array_equal(part.add, whole.add[[2, 0, 2]])
+    assert made[[1]].spans is None
+    assert marked[[2, 0, 2]].spans == (((2, 5), (7, 9)), ((0, 1),), ((2, 5), (7, 9)))
+
+
+def test_joined_steerings_follow_one_another_and_must_fit():
+    def made(layers, spans=None):
+        return steer(RNG.normal(size=(2, 4, 5)), [0.1, 0.2], np.ones(4), layers, spans=spans)
+
+    a, b = made([1, 2], [[(0, 1)], [(1, 2)]]), made([1, 2], [[(2, 3)], []])
+    both = Steering.join([a, b])
+    np.testing.assert_array_equal(both.add, np.concatenate([a.add, b.add]))
+    assert both.layers == (1, 2) and both.spans == (((0, 1),), ((1, 2),), ((2, 3),), ())
+    assert Steering.join([made([1]), made([1])]).spans is None
+    with pytest.raises(BadInput, match="different layers"):
+        Steering.join([a, made([1, 3], [[], []])])
+    for mixed in ([a, made([1, 2])], [made([1, 2]), a]):
+        with pytest.raises(BadInput, match="with and without spans"):
+            Steering.join(mixed)
+
+
+def test_marks_tell_apart_whatever_makes_a_difference():
+    x, y = RNG.normal(size=(2, 4, 5))
+
+    def mark(direction=x, strength=0.1, layers=(1,), spans=((0, 3),)):
+        chosen = None if spans is None else [spans]
+        [found] = steer(direction[None], [strength], np.ones(4), layers, spans=chosen).marks()
+        return found
+
+    different = [
+        mark(),
+        mark(direction=y),
+        mark(strength=0.2),
+        mark(strength=-0.1),
+        mark(layers=(2,)),
+        mark(layers=(1, 2)),
+        mark(spans=((0, 4),)),
+        mark(spans=((0, 3), (5, 6))),
+        mark(spans=None),
+    ]
+    assert len(set(different)) == len(different) and None not in different
+    assert mark() == mark()
+    assert mark(strength=0.0) is mark(strength=-0.0) is mark(spans=()) is None
+    rows = steer(np.stack([x, y, x]), [0.1, 0.0, 0.1], np.ones(4), [1]).marks()
+    assert rows[0] == rows[2] and rows[1] is None
+
+
 def test_random_controls_have_unit_length_and_no_part_along_the_emotions():
     emotions = RNG.normal(size=(6, 3, 40))
     found = random_directions(10, emotions, seed=1)

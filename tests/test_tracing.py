@@ -12,6 +12,7 @@ import torch
 
 from emotion_concepts import tracing
 from emotion_concepts.errors import BadInput, UnknownLayer
+from emotion_concepts.steering import steer
 from emotion_concepts.tracing import MeanFrom, TokenAt
 
 pytestmark = pytest.mark.model
@@ -22,6 +23,12 @@ TOLERANCE = 2e-6  # of the largest activation: float32 rounding over thirty laye
 def close(a, b):
     a, b = np.asarray(a), np.asarray(b)
     return np.abs(a - b).max() <= TOLERANCE * np.abs(a).max()
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path, monkeypatch):
+    """Not by environment, where a child process would look for the model's weights, too."""
+    monkeypatch.setattr(tracing, "cache_dir", lambda: tmp_path)
 
 
 @pytest.fixture(scope="module")
@@ -195,6 +202,144 @@ def test_continuation_scores_add_up_next_token_by_next_token(smollm):
         tracing.continuation_logprobs(smollm, ["a", "b"], ["c"])
 
 
+PROMPTS = [
+    "The sky is",
+    "Once upon a time, in a small village by the sea, there lived",
+    "She opened the",
+]
+OPTIONS = [
+    [" blue", " grey and full of rain", " falling down"],
+    [" a fisherman who had never learned to swim", " two", " no one"],
+    [" door", " letter that had come at noon", " tin of peas"],
+]
+
+
+def plain_scores(model, *, layer=None, add=None, spans=None):
+    """Scores ``[3, 3]`` by transformers and a hook alone, each option by itself in its own pass."""
+    module, out = model.envoy._module, np.empty((3, 3))
+    for n, k in np.ndindex(3, 3):
+        head = model.tokenizer(PROMPTS[n])["input_ids"]
+        tail = model.tokenizer(OPTIONS[n][k])["input_ids"]
+        hooks = []
+        if add is not None:
+            where = torch.ones(len(head) + len(tail), 1)
+            if spans is not None:
+                where[:] = 0
+                where[tracing.tokens_in(model, PROMPTS[n], spans[n])] = 1
+            here = where * torch.tensor(add[n])
+            block = module.model.layers[layer]
+            hooks.append(block.register_forward_hook(lambda m, i, out, here=here: out + here))
+        with torch.no_grad():
+            logprobs = module(torch.tensor([head + tail])).logits[0].log_softmax(-1)
+        for hook in hooks:
+            hook.remove()
+        out[n, k] = sum(float(logprobs[len(head) - 1 + i, t]) for i, t in enumerate(tail))
+    return out
+
+
+@pytest.fixture(scope="module")
+def alone(smollm):
+    return plain_scores(smollm)
+
+
+def test_options_score_as_if_each_stood_alone_after_its_prompt(smollm, alone):
+    found = tracing.option_logprobs(smollm, PROMPTS, OPTIONS)
+    np.testing.assert_allclose(found.total, alone, atol=2e-3)
+    lengths = [[len(smollm.tokenizer(text)["input_ids"]) for text in row] for row in OPTIONS]
+    assert found.n_tokens.tolist() == lengths and len(set(np.ravel(lengths))) > 3
+    np.testing.assert_allclose(found.mean, found.total / lengths)
+    one = tracing.continuation_logprobs(smollm, PROMPTS, [row[1] for row in OPTIONS])
+    np.testing.assert_allclose(one.total, found.total[:, 1], atol=2e-3)
+
+
+def test_options_do_not_see_each_other(smollm):
+    found = tracing.option_logprobs(smollm, PROMPTS, OPTIONS).total
+    turned = [row[::-1] for row in OPTIONS]
+    np.testing.assert_allclose(
+        tracing.option_logprobs(smollm, PROMPTS, turned).total[:, ::-1], found, atol=2e-3
+    )
+    more = [[row[0], " something else altogether", *row[1:]] for row in OPTIONS]
+    wide = tracing.option_logprobs(smollm, PROMPTS, more).total
+    np.testing.assert_allclose(wide[:, [0, 2, 3]], found, atol=2e-3)
+
+
+@pytest.mark.parametrize("tokens", [1, 30])
+def test_scores_of_options_do_not_depend_on_the_batch(smollm, alone, monkeypatch, tokens):
+    monkeypatch.setitem(tracing.BATCH_TOKENS, smollm.device.type, tokens)
+    found = tracing.option_logprobs(smollm, PROMPTS, OPTIONS)
+    np.testing.assert_allclose(found.total, alone, atol=2e-3)
+
+
+@pytest.mark.parametrize("marked", [False, True])
+def test_options_are_steered_row_by_row_with_and_without_spans(smollm, alone, marked):
+    directions = np.random.default_rng(0).normal(size=(3, 30, 576))
+    spans = [[(4, 7)], [(0, 4), (16, 29)], [(4, 10)]] if marked else None
+    made = steer(directions, [0.5, 0.0, -0.5], np.full(30, 60.0), [12], spans=spans)
+    found = tracing.option_logprobs(smollm, PROMPTS, OPTIONS, steering=made).total
+    expected = plain_scores(smollm, layer=12, add=made.add, spans=spans)
+    np.testing.assert_allclose(found, expected, atol=5e-3)
+    moved = np.abs(found - alone).max(1)
+    assert moved[0] > 0.05 and moved[1] < 2e-3 and moved[2] > 0.05
+
+
+def count_scored(monkeypatch, *, fail_at=None):
+    """Collect the number of rows of each batch that is scored; raise at one of them."""
+    seen, real = [], tracing._score_batch
+
+    def score(model, batch, sizes, add):
+        if len(seen) + 1 == fail_at:
+            raise KeyboardInterrupt
+        seen.append(len(batch.rows))
+        return real(model, batch, sizes, add)
+
+    monkeypatch.setattr(tracing, "_score_batch", score)
+    return seen
+
+
+def test_a_killed_scoring_resumes_where_it_stopped(smollm, alone, tmp_path, monkeypatch):
+    monkeypatch.setitem(tracing.BATCH_TOKENS, smollm.device.type, 1)
+    with monkeypatch.context() as patch:
+        count_scored(patch, fail_at=2)
+        with pytest.raises(KeyboardInterrupt):
+            tracing.option_logprobs(smollm, PROMPTS, OPTIONS, cache=tmp_path)
+    seen = count_scored(monkeypatch)
+    found = tracing.option_logprobs(smollm, PROMPTS, OPTIONS, cache=tmp_path)
+    assert sum(seen) == 2
+    np.testing.assert_allclose(found.total, alone, atol=2e-3)
+
+
+def test_nothing_is_scored_twice(smollm, monkeypatch):
+    seen = count_scored(monkeypatch)
+    prompts, options = [*PROMPTS, PROMPTS[0]], [*OPTIONS, OPTIONS[0]]
+    first = tracing.option_logprobs(smollm, prompts, options)
+    assert sum(seen) == 3
+    np.testing.assert_array_equal(first.total[0], first.total[3])
+    again = tracing.option_logprobs(smollm, PROMPTS[::-1], OPTIONS[::-1])
+    assert sum(seen) == 3
+    np.testing.assert_array_equal(again.total, first.total[2::-1])
+    directions = np.random.default_rng(0).normal(size=(3, 30, 576))
+    for strength, scored in ((0.0, 3), (0.1, 6), (0.1, 6), (0.2, 9)):
+        made = steer(directions, [strength] * 3, np.full(30, 60.0), [12])
+        tracing.option_logprobs(smollm, PROMPTS, OPTIONS, steering=made)
+        assert sum(seen) == scored
+
+
+def test_options_that_cannot_be_scored_are_refused(smollm):
+    one = steer(np.ones((1, 30, 576)), [0.1], np.ones(30), [3])
+    for prompts, options, steering, problem in (
+        (["a", "b"], [[" c"]], None, "2 prompts need as many lists"),
+        (["a", "b"], [[" c"], [" d", " e"]], None, "equally many"),
+        (["a"], [[]], None, "equally many"),
+        (["a"], [" yes"], None, "lists of options"),
+        (["a"], [[" c", " "]], None, "text 1 of 2 is empty"),
+        ([" "], [[" c"]], None, "text 0 of 1 is empty"),
+        ([], [], None, "no text"),
+        (["a", "b"], [[" c"], [" d"]], one, "2 steering rows, not 1"),
+    ):
+        with pytest.raises(BadInput, match=problem):
+            tracing.option_logprobs(smollm, prompts, options, steering=steering)
+
+
 def test_greedy_generation_equals_transformers_and_ignores_the_batch(smollm):
     ask = [{"role": "user", "content": "What is the capital of France?"}]
     prompts = [smollm.chat_prompt(ask), "Once upon a time"]
@@ -206,13 +351,54 @@ def test_greedy_generation_equals_transformers_and_ignores_the_batch(smollm):
     assert got[1] == smollm.tokenizer.decode(plain[0, ids.shape[1] :])
 
 
-def test_sampling_is_fixed_by_its_seed(smollm):
-    def sample(seed):
-        return tracing.generate(
-            smollm, ["Once upon a time"], max_new_tokens=12, temperature=1.0, seed=seed
-        )
+def test_a_sample_is_fixed_by_its_own_seed_whatever_its_batch(smollm, tmp_path):
+    options = {"max_new_tokens": 12, "temperature": 1.0}
+    start = "Once upon a time"
 
-    assert sample(1) == sample(1) != sample(2)
+    def sample(prompts, seeds, folder):
+        return tracing.generate(smollm, prompts, seeds=seeds, cache=tmp_path / folder, **options)
+
+    [one], [two] = sample([start], [1], "a"), sample([start], [2], "b")
+    assert one != two
+    among = sample(
+        ["A much longer prompt that pads the others", start, start, start], [5, 2, 1, 1], "c"
+    )
+    assert among[1:] == [two, one, one]
+    with pytest.raises(BadInput, match="2 seeds, not 1"):
+        sample([start, start], [1], "d")
+
+
+def test_gumbel_noise_samples_from_the_softmax():
+    logits = torch.tensor([2.0, 1.0, 0.0, -4.0])
+    process = tracing._GumbelNoise(0.5, range(400))
+    counts = torch.zeros(4)
+    for _ in range(10):
+        drawn = process(None, logits.repeat(400, 1)).argmax(-1)
+        counts += torch.bincount(drawn, minlength=4)
+    expected = torch.softmax(logits / 0.5, -1) * 4000
+    assert ((counts - expected).abs() < 4 * expected.sqrt() + 1).all()
+
+
+def test_no_text_is_generated_twice_and_a_killed_run_goes_on(smollm, tmp_path, monkeypatch):
+    prompts = ["The sky is", "She opened the", "Two and two are", "The sky is"]
+    options = {"max_new_tokens": 4, "cache": tmp_path}
+    monkeypatch.setitem(tracing.BATCH_TOKENS, "cpu", 4)  # one prompt a batch
+    real, calls = tracing._steered_ids, []
+
+    def dying(*args, **kwargs):
+        calls.append(1)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return real(*args, **kwargs)
+
+    monkeypatch.setattr(tracing, "_steered_ids", dying)
+    with pytest.raises(KeyboardInterrupt):
+        tracing.generate(smollm, prompts, **options)
+    found = tracing.generate(smollm, prompts, **options)
+    assert len(calls) == 4 and found[0] == found[3]
+    assert tracing.generate(smollm, prompts, **options) == found and len(calls) == 4
+    monkeypatch.setattr(tracing, "_steered_ids", real)
+    assert tracing.generate(smollm, prompts, max_new_tokens=4, cache=tmp_path / "new") == found
 
 
 def test_the_unembedding_reproduces_the_models_own_logits(smollm):
@@ -231,11 +417,14 @@ def test_a_trace_survives_the_serialisation_of_remote_execution(smollm, stories,
     try:
         sent = tracing.pooled_residuals(smollm, stories[:2], MeanFrom(10), cache=tmp_path / "a")
         logprobs = tracing.next_token_logprobs(smollm, stories[:2])
+        scores = tracing.option_logprobs(smollm, PROMPTS, OPTIONS, cache=tmp_path / "a")
     finally:
         smollm.remote = False
     here = tracing.pooled_residuals(smollm, stories[:2], MeanFrom(10), cache=tmp_path / "b")
     np.testing.assert_array_equal(np.asarray(sent), np.asarray(here))
     np.testing.assert_array_equal(logprobs, tracing.next_token_logprobs(smollm, stories[:2]))
+    plain = tracing.option_logprobs(smollm, PROMPTS, OPTIONS, cache=tmp_path / "b")
+    np.testing.assert_array_equal(scores.total, plain.total)
 
 
 def test_the_report_on_load_is_readable(smollm):

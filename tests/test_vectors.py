@@ -92,6 +92,65 @@ def test_reading_gives_the_own_emotion_the_highest_cosine(vectors, design):
     np.testing.assert_allclose(np.diag(vectors.project(residuals - vectors.centre[0], 0)), 5, 1e-5)
 
 
+def refitted(design, *, seed, provenance=MADE, order=(2, 0, 1)):
+    """Vectors of the same emotions, from stories with other noise, in another order."""
+    drawn = np.random.default_rng(seed).normal(size=(12, 2, 8))
+    stories = Stacked(design["stories"].array + drawn)
+    fitted = EmotionVectors.fit(
+        stories, design["emotions"], design["neutral"], topics=design["topics"],
+        provenance=provenance,
+    )  # fmt: skip
+    return fitted.select([EMOTIONS[n] for n in order])
+
+
+def test_an_average_lies_between_its_parts_whatever_their_order_of_emotions(vectors, design):
+    other = refitted(design, seed=1)
+    both = EmotionVectors.average([vectors, other])
+    assert both.emotions == EMOTIONS and other.emotions != EMOTIONS
+    for name in EMOTIONS:
+        np.testing.assert_allclose(both[name], unit(vectors[name] + other[name]), atol=1e-6)
+    np.testing.assert_allclose(both.centre, (vectors.centre + other.centre) / 2)
+    np.testing.assert_allclose(both.norms[0], (vectors.norms[0] + other.norms[1]) / 2)
+    turned = EmotionVectors.average([other, vectors])
+    assert turned.emotions == other.emotions
+    np.testing.assert_allclose(turned.select(EMOTIONS).directions, both.directions, atol=1e-6)
+    same = EmotionVectors.average([vectors, vectors])
+    np.testing.assert_allclose(same.directions, vectors.directions, atol=1e-6)
+
+
+def test_averaging_removes_what_belongs_to_one_corpus(design):
+    noisy = [refitted(design, seed=seed) for seed in range(12)]
+    truth = EmotionVectors.fit(
+        design["stories"], design["emotions"], design["neutral"], topics=design["topics"]
+    ).select(noisy[0].emotions)
+
+    def fit(found):
+        return (found.directions * truth.directions).sum(-1).mean()
+
+    assert fit(EmotionVectors.average(noisy)) > max(map(fit, noisy))
+
+
+def test_an_average_refuses_other_emotions_and_other_models(vectors, design):
+    with pytest.raises(BadInput, match="different emotions"):
+        EmotionVectors.average([vectors, vectors.select(["calm", "sad"])])
+    for what in ("weights", "tokenizer"):
+        foreign = refitted(design, seed=1, provenance=dataclasses.replace(MADE, **{what: "x"}))
+        with pytest.raises(WrongModel, match="different models"):
+            EmotionVectors.average([vectors, foreign])
+    with pytest.raises(WrongModel, match="different models"):
+        EmotionVectors.average([vectors, refitted(design, seed=1, provenance=None)])
+
+
+def test_an_average_names_both_corpora_and_survives_saving(vectors, design, tmp_path):
+    other = refitted(design, seed=1, provenance=dataclasses.replace(MADE, corpus="d"))
+    both = EmotionVectors.average([vectors, other])
+    assert both.provenance == dataclasses.replace(MADE, corpus="c+d")
+    back = EmotionVectors.load(both.save(tmp_path / "v.safetensors"), identity=IDENTITY)
+    assert back.provenance == both.provenance and back.emotions == both.emotions
+    np.testing.assert_array_equal(back.directions, both.directions)
+    np.testing.assert_array_equal(back.neutral_k, both.neutral_k)
+
+
 def test_a_saved_file_comes_back_the_same_bytes_and_all(vectors, tmp_path):
     path = vectors.save(tmp_path / "v.safetensors")
     back = EmotionVectors.load(path, identity=IDENTITY)

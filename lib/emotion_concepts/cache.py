@@ -1,8 +1,8 @@
 """Where computed things are kept, and how they survive a kill.
 
 `cache_dir` names the user's cache; `write_atomic` replaces a file whole or not at all; `RowStore`
-is an append-only array on disk that loses at most the rows being written. What is stored, and
-under which key, is the business of the modules that call this one.
+(arrays) and `TextStore` only ever append, and lose at most what is being written. What is stored,
+and under which key, is the business of the modules that call this one.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import contextlib
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -53,6 +53,51 @@ def write_atomic(path: Path) -> Iterator[Path]:
         os.replace(part, path)
     finally:
         part.unlink(missing_ok=True)
+
+
+class TextStore:
+    """Texts found by string key, appended batch by batch as lines of JSON.
+
+    A line that was torn by a kill is dropped, and overwritten by the next append.
+
+    Parameters
+    ----------
+    path : Path
+        Made on the first append.
+    """
+
+    def __init__(self, path: Path):
+        self.path = path
+
+    def texts(self) -> dict[str, str]:
+        """Return {key: text} of the complete lines."""
+        if not self.path.exists():
+            return {}
+        *lines, _torn = self.path.read_bytes().split(b"\n")
+        try:
+            return dict(json.loads(line) for line in lines)
+        except ValueError as error:
+            raise CacheError(
+                f"{self.path} is damaged ({error}); delete it and run again"
+            ) from error
+
+    def append(self, texts: Mapping[str, str]) -> None:
+        """Add texts under their keys; synced before it returns."""
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        with open(self.path, "r+b" if self.path.exists() else "w+b") as file:
+            file.seek(file.read().rfind(b"\n") + 1)
+            file.truncate()
+            for item in texts.items():
+                file.write(json.dumps(item, ensure_ascii=False).encode() + b"\n")
+            file.flush()
+            os.fsync(file.fileno())
+
+    @contextlib.contextmanager
+    def lock(self) -> Iterator[None]:
+        """Hold the lock of this store against other processes."""
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(self.path.with_suffix(".lock")):
+            yield
 
 
 class RowStore:

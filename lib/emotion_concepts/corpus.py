@@ -635,7 +635,7 @@ def _ask(
         [model.chat_prompt([{"role": "user", "content": request}]) for request in requests],
         max_new_tokens=max_new_tokens * max(wanted.values()),
         temperature=temperature,
-        seed=int(digest(*seed, requests, length=8), 16) % 2**31,
+        seeds=[int(digest(*seed, request, length=8), 16) for request in requests],
     )
     return [
         (cell, story)

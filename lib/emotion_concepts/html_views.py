@@ -15,6 +15,7 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 import pandas as pd
@@ -300,6 +301,26 @@ def _step(top: float) -> float:
     return next(m * size for m in (1, 1.5, 2, 2.5, 3, 4, 5, 6, 8, 10) if _LEVELS * m * size >= top)
 
 
+def _token_values(tokens: Sequence[str], values: Sequence[float]) -> np.ndarray:
+    values = np.asarray(values, dtype=float)
+    if len(tokens) == 0 or values.shape != (len(tokens),):
+        raise BadInput(f"values have shape {values.shape}, tokens ask for ({len(tokens)},)")
+    if not np.isfinite(values).all():
+        raise BadInput("values hold numbers that are not finite")
+    return values
+
+
+def _token_spans(
+    tokens: Sequence[str], values: np.ndarray, levels: np.ndarray, unit: str, *, line_break: str
+) -> str:
+    """Return the tokens in the looks of their levels, each with its value for a pointer."""
+    return "".join(
+        f'<span class="{_level_name(level)}" title="{_shown(repr(token), {})}: '
+        f'{_signed(value)} {html.escape(unit)}">{_shown(token, {chr(10): line_break})}</span>'
+        for token, value, level in zip(tokens, values, levels, strict=True)
+    )
+
+
 def tokens_view(
     tokens: Sequence[str],
     values: Sequence[float],
@@ -331,21 +352,13 @@ def tokens_view(
     BadInput
         On no tokens, another number of values, or a value that is not finite.
     """
-    values = np.asarray(values, dtype=float)
-    if len(tokens) == 0 or values.shape != (len(tokens),):
-        raise BadInput(f"values have shape {values.shape}, tokens ask for ({len(tokens)},)")
-    if not np.isfinite(values).all():
-        raise BadInput("values hold numbers that are not finite")
+    values = _token_values(tokens, values)
     if vmax is not None and not vmax > 0:
         raise BadInput(f"vmax must be positive, got {vmax}")
     top = float(np.abs(values).max())
     step = _step(top) if vmax is None else vmax / _LEVELS
     levels = np.clip(np.round(values / step), -_LEVELS, _LEVELS).astype(int)
-    spans = "".join(
-        f'<span class="{_level_name(level)}" title="{_shown(repr(token), {})}: '
-        f'{_signed(value)} {html.escape(unit)}">{_shown(token, {chr(10): "↵" + chr(10)})}</span>'
-        for token, value, level in zip(tokens, values, levels, strict=True)
-    )
+    spans = _token_spans(tokens, values, levels, unit, line_break="↵\n")
     scale = _token_scale(step, unit, clipped=top > step * _LEVELS) if legend else ""
     page = (
         f'{CARD_CSS}{_TOKENS_CSS}<figure class="ec-card ec-tokens">'
@@ -366,6 +379,135 @@ def _token_scale(step: float, unit: str, *, clipped: bool) -> str:
     return f'<p class="ec-scale">{html.escape(unit)}, nearest of:&nbsp;{marks}</p>'
 
 
+class Snippet(Protocol):
+    """A part of a text, such as `experiments.natural.Snippet`."""
+
+    tokens: Sequence[str]
+    values: Sequence[float]
+
+
+# Two of the nine levels: above the threshold, and the highest of a snippet.
+_ABOVE, _PEAK = 2, 4
+
+
+def snippets_view(snippets: Sequence[Snippet], *, title: str, threshold: float, unit: str) -> View:
+    """Return snippets of running text with their tokens above a threshold marked (Fig 1).
+
+    A marked token is tinted and underlined, the highest of each snippet more strongly; every token
+    shows its value when it is pointed at. Line breaks are shown as marks.
+
+    Parameters
+    ----------
+    snippets : sequence of Snippet
+        In the order in which they are to stand.
+    title : str
+        What is read, for example "afraid, layer 20".
+    threshold : float
+        Tokens above it are marked.
+    unit : str
+        What values and threshold are.
+
+    Raises
+    ------
+    BadInput
+        On no snippets, a threshold that is not finite, or tokens and values as in `tokens_view`.
+    """
+    if len(snippets) == 0:
+        raise BadInput("there are no snippets to show")
+    if not np.isfinite(threshold):
+        raise BadInput(f"threshold must be a finite number, got {threshold}")
+    paragraphs, lines = [], []
+    for snippet in snippets:
+        values = _token_values(snippet.tokens, snippet.values)
+        levels = np.where(values > threshold, _ABOVE, 0)
+        levels[(values == values.max()) & (levels > 0)] = _PEAK
+        spans = _token_spans(snippet.tokens, values, levels, unit, line_break="↵ ")
+        paragraphs.append(f'<p class="ec-text">{spans}</p>')
+        lines.append("".join(snippet.tokens))
+    scale = (
+        f'<p class="ec-scale">{html.escape(unit)}:&nbsp;<span class="{_level_name(_ABOVE)}">'
+        f'above {_signed(threshold)}</span><span class="{_level_name(_PEAK)}">'
+        "highest of its snippet</span></p>"
+    )
+    page = (
+        f'{CARD_CSS}{_TOKENS_CSS}<figure class="ec-card ec-tokens">'
+        f"<figcaption>{html.escape(title)}</figcaption>{scale}{''.join(paragraphs)}</figure>"
+    )
+    return View(page, "\n".join([f"{title}:", *lines]))
+
+
+_GRID_CSS = """<style>
+.ec-grid-frame{overflow-x:auto}
+.ec-grid{border-collapse:separate;border-spacing:1px 0;margin:.4rem 0 0;font-size:12px}
+.ec-card .ec-grid :is(th,td){padding:0;border:0;background:none;color:#1a1a1a;font-weight:400}
+.ec-card .ec-grid thead th{writing-mode:vertical-rl;text-align:right;vertical-align:bottom;
+ white-space:pre;font-family:ui-monospace,"DejaVu Sans Mono",monospace;padding-bottom:.2rem}
+.ec-card .ec-grid thead th:first-child{writing-mode:horizontal-tb}
+.ec-card .ec-grid tbody th{text-align:right;padding-right:.4rem;line-height:1;min-width:2.2rem}
+.ec-card .ec-grid td{min-width:17px;height:13px;line-height:0;font-size:0}
+"""
+_GRID_CSS += (
+    "".join(
+        f".ec-card .ec-grid td.{_level_name(level)}{{background:{tint};border-bottom:"
+        f"{abs(level)}px {'dotted' if level < 0 else 'solid'} #1a1a1a}}\n"
+        for level, tint in _TINTS.items()
+    )
+    + "</style>"
+)
+
+
+def token_layers_view(
+    matrix: np.ndarray, tokens: Sequence[str], *, title: str, unit: str = "cosine"
+) -> View:
+    """Return a heat map of layers, last on top, by the tokens of a text (Figs 12-15).
+
+    Nine levels, as in :func:`tokens_view`: each has a tint and a line below, so that they tell
+    without colour; every cell shows its value when it is pointed at, and can be read aloud.
+
+    Parameters
+    ----------
+    matrix : ``[n_layers, n_tokens]``
+        Readings, or differences of readings.
+    tokens : sequence of str
+        Spaces are shown as ␣, line breaks as ↵.
+    title, unit : str
+        What is read, and what the values are.
+
+    Raises
+    ------
+    BadInput
+        On another shape than layers by tokens, or a value that is not finite.
+    """
+    matrix = np.asarray(matrix, dtype=float)
+    if matrix.ndim != 2 or not matrix.size or matrix.shape[1] != len(tokens):
+        raise BadInput(f"values have shape {matrix.shape}, tokens ask for (layers, {len(tokens)})")
+    if not np.isfinite(matrix).all():
+        raise BadInput("values hold numbers that are not finite")
+    step = _step(float(np.abs(matrix).max()))
+    levels = np.round(matrix / step).astype(int)
+    shown = [_shown(token, _SPACES) for token in tokens]
+    head = "".join(f'<th scope="col">{token}</th>' for token in shown)
+    rows = []
+    for layer in reversed(range(len(matrix))):
+        cells = "".join(
+            f'<td class="{_level_name(level)}" title="layer {layer}, {token}: {_signed(value)}">'
+            f"{_signed(value)}</td>"
+            for level, token, value in zip(levels[layer], shown, matrix[layer], strict=True)
+        )
+        rows.append(f'<tr><th scope="row">{layer}</th>{cells}</tr>')
+    name = html.escape(title)
+    page = (
+        f'{CARD_CSS}{_TOKENS_CSS}{_GRID_CSS}<figure class="ec-card ec-tokens"><figcaption>{name}'
+        f"</figcaption>{_token_scale(step, unit, clipped=False)}"
+        f'<div class="ec-grid-frame" role="region" tabindex="0" aria-label="{name}">'
+        f'<table class="ec-grid"><thead><tr><th scope="col">layer</th>{head}</tr></thead>'
+        f"<tbody>{''.join(rows)}</tbody></table></div></figure>"
+    )
+    peak = np.unravel_index(np.abs(matrix).argmax(), matrix.shape)
+    largest = f"largest {_signed(matrix[peak])} at layer {peak[0]}, {tokens[peak[1]]!r}"
+    return View(page, f"{title}: {''.join(tokens)}; {largest}")
+
+
 # --- tables for display --------------------------------------------------------------------------
 
 # `dataframe` is the class whose colours the book's theme and JupyterLab know in both modes.
@@ -378,7 +520,7 @@ _TABLE_CSS = """<style>
 .ec-table tbody th{font-weight:400;min-width:9rem}
 .ec-table table .ec-num{text-align:right!important;white-space:nowrap}
 .ec-table table .ec-num{font-variant-numeric:tabular-nums}
-.ec-table code{white-space:nowrap;margin-right:.2em;padding:0;font-size:.8em}
+.ec-table code{white-space:normal;overflow-wrap:anywhere;margin-right:.2em;padding:0;font-size:.8em}
 .ec-table .ec-verdict{white-space:nowrap}
 .ec-table small{display:block;opacity:.85}
 </style>"""
@@ -472,7 +614,8 @@ def numbers_table(rows: pd.DataFrame, *, caption: str) -> View:
     Parameters
     ----------
     rows : DataFrame
-        Column names are the head; numbers are shown with two decimals, missing ones as a dash.
+        Column names are the head; numbers are shown with two decimals, truth as yes or no, what
+        is missing as a dash.
     caption : str
         Set above the table.
 
@@ -489,13 +632,17 @@ def numbers_table(rows: pd.DataFrame, *, caption: str) -> View:
         cells.append((html.escape(str(row[first])), *map(html.escape, shown)))
         pairs = (f"{column} {text}" for column, text in zip(columns, shown, strict=True))
         lines.append(f"{row[first]}: {', '.join(pairs)}")
-    head = {str(first): ""} | {str(column): "ec-num" for column in columns}
+    head = {str(first): ""} | {
+        str(column): "" if rows[column].map(type).eq(str).any() else "ec-num" for column in columns
+    }
     return View(_table(caption, head, cells), "\n".join(lines))
 
 
 def _decimal(value: object) -> str:
     if isinstance(value, str):
         return value
+    if isinstance(value, bool | np.bool_):
+        return "yes" if value else "no"
     return "—" if value is None or pd.isna(value) else _signed(float(value))
 
 

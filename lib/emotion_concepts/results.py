@@ -93,8 +93,8 @@ def graded_level(value: float, full: float, part: float) -> str:
 class Entry:
     """One number: value, 95 % interval, n and how it came about.
 
-    Format specs, for prose: ``{x}`` value and interval, ``{x:.2f}`` the value alone,
-    ``{x:ci}`` the interval alone, ``{x:p}`` the p value, ``{x:n}`` n.
+    Format specs, for prose: ``{x}`` value and interval, ``{x:.3}`` both with three decimals,
+    ``{x:.2f}`` the value alone, ``{x:ci}`` the interval alone, ``{x:p}`` the p value, ``{x:n}`` n.
     """
 
     value: float | str
@@ -116,13 +116,16 @@ class Entry:
             return f"p = {self.p:.3f}" if self.p >= 0.001 else "p < 0.001"
         if spec == "n":
             return f"{self.n:,}"
-        interval = "" if self.low is None else f"[{self.low:.2f}, {self.high:.2f}]"
+        digits = spec if re.fullmatch(r"\.\d", spec) else ".2"
+        ends = () if self.low is None else (self.low, self.high)
+        interval = f"[{', '.join(format(end, digits + 'f') for end in ends)}]" if ends else ""
         if spec == "ci":
             shown = interval
-        elif spec:
+        elif spec and spec != digits:
             shown = format(self.value, spec)
         else:
-            value = f"{self.value:.2f}" if isinstance(self.value, float) else f"{self.value:,}"
+            whole = not isinstance(self.value, float)
+            value = f"{self.value:,}" if whole else format(self.value, f"{digits}f")
             shown = f"{value} {interval}".rstrip()
         return shown.replace("-", "−")
 

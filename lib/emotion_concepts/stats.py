@@ -164,3 +164,17 @@ def spearman_brown(r: np.ndarray) -> np.ndarray:
     """
     r = np.asarray(r, dtype=float)
     return 2 * r / (1 + r)
+
+
+def holm(p: np.ndarray) -> np.ndarray:
+    """Return p values adjusted for their number by Holm's step-down method.
+
+    >>> holm(np.array([0.01, 0.04, 0.03])).round(3).tolist()
+    [0.03, 0.06, 0.06]
+    """
+    p = np.asarray(p, dtype=float)
+    order = np.argsort(p)
+    stepped = np.maximum.accumulate(p[order] * np.arange(len(p), 0, -1))
+    adjusted = np.empty(len(p))
+    adjusted[order] = np.minimum(stepped, 1)
+    return adjusted

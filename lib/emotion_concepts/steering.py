@@ -7,11 +7,14 @@ strengths. Pure arrays: `tracing` does the adding.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import chain
 
 import numpy as np
 
+from emotion_concepts.cache import digest
 from emotion_concepts.errors import BadInput, UnknownLayer
 from emotion_concepts.geometry import project_out, unit
 
@@ -53,6 +56,32 @@ class Steering:
 
     def __len__(self) -> int:
         return len(self.add)
+
+    def __getitem__(self, rows: Sequence[int]) -> Steering:
+        """Return the steering of some prompts, in the order given."""
+        spans = None if self.spans is None else tuple(self.spans[row] for row in rows)
+        return Steering(self.layers, self.add[list(rows)], spans)
+
+    def marks(self) -> list[str | None]:
+        """Return a digest of each row's layers, additions and spans; None where it adds nothing."""
+        marks: list[str | None] = []
+        for n, add in enumerate(self.add):
+            what = hashlib.sha256(add.tobytes()).hexdigest()
+            spans = None if self.spans is None else self.spans[n]
+            acts = add.any() and spans != ()
+            marks.append(digest(self.layers, what, spans) if acts else None)
+        return marks
+
+    @classmethod
+    def join(cls, parts: Sequence[Steering]) -> Steering:
+        """Return the rows of several steerings of the same layers, one after another."""
+        first = parts[0]
+        if any(part.layers != first.layers for part in parts):
+            raise BadInput("steerings of different layers cannot be joined")
+        if len({part.spans is None for part in parts}) > 1:
+            raise BadInput("steerings with and without spans cannot be joined; give all of them")
+        spans = None if first.spans is None else tuple(chain(*(part.spans for part in parts)))
+        return cls(first.layers, np.concatenate([part.add for part in parts]), spans)
 
 
 def steer(

@@ -13,9 +13,10 @@ that does not have this library.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -24,8 +25,9 @@ from anyio.abc import SocketAttribute  # noqa: F401  (nnsight mounts `.save` on 
 from anyio.streams.tls import TLSAttribute  # noqa: F401  which breaks a later import of these)
 from nnsight import TransformersModel
 from tqdm.auto import tqdm
+from transformers import LogitsProcessor
 
-from emotion_concepts.cache import RowStore, cache_dir, digest
+from emotion_concepts.cache import RowStore, TextStore, cache_dir, digest
 from emotion_concepts.errors import (
     BadInput,
     EmotionConceptsError,
@@ -493,7 +495,7 @@ def pooled_residuals_many(
 
     stores = [_store(model, type(pool).__name__, asdict(pool), cache) for pool in pools]
     options = {"progress": progress, "tokens": batch_tokens, "side": padding_side}
-    found = _through_stores(model, texts, keys, stores, weigher, **options)
+    found = _through_stores(model, texts, [keys] * len(stores), stores, weigher, **options)
     return dict(zip(pools, found, strict=True))
 
 
@@ -525,53 +527,77 @@ def span_residuals(
     BadInput
         For empty texts, a missing list of spans, or a range outside its text.
     """
+    many = span_residuals_many(model, texts, {"spans": spans}, progress=progress, cache=cache)
+    return many["spans"]
+
+
+def span_residuals_many(
+    model: TracedModel,
+    texts: Sequence[str],
+    spans: Mapping[str, Sequence[Sequence[tuple[int, int]]]],
+    *,
+    progress: str | None = None,
+    cache: Path | None = None,
+) -> dict[str, PooledResiduals]:
+    """Return several sets of spans of the same texts from one pass; see :func:`span_residuals`."""
     texts = _check_texts(texts)
-    if len(spans) != len(texts):
-        raise BadInput(f"{len(texts)} texts need {len(texts)} lists of spans, not {len(spans)}")
+    for chosen in spans.values():
+        if len(chosen) != len(texts):
+            raise BadInput(
+                f"{len(texts)} texts need {len(texts)} lists of spans, not {len(chosen)}"
+            )
     keys = [
-        digest(text, list(chosen), length=24) for text, chosen in zip(texts, spans, strict=True)
+        [digest(text, list(row), length=24) for text, row in zip(texts, chosen, strict=True)]
+        for chosen in spans.values()
     ]
 
-    def weigher(ids: list[list[int]], chosen: list[int]) -> Callable[[Batch], torch.Tensor]:
-        inside = [tokens_in(model, texts[n], spans[n]) for n in chosen]
-        for n, tokens in zip(chosen, inside, strict=True):
-            if not tokens:
-                raise BadInput(f"no token of text {n} lies in its spans {list(spans[n])}")
+    def weigher(ids: list[list[int]], todo: list[int]) -> Callable[[Batch], torch.Tensor]:
+        inside = [
+            [tokens_in(model, texts[n], chosen[n]) for n in todo] for chosen in spans.values()
+        ]
+        for chosen, tokens in zip(spans.values(), inside, strict=True):
+            for n, found in zip(todo, tokens, strict=True):
+                if not found:
+                    raise BadInput(f"no token of text {n} lies in its spans {list(chosen[n])}")
 
         def weigh(batch: Batch) -> torch.Tensor:
-            weights = torch.zeros(len(batch.rows), 1, batch.mask.shape[1])
+            weights = torch.zeros(len(batch.rows), len(inside), batch.mask.shape[1])
             for n, row in enumerate(batch.rows):
-                places = torch.nonzero(batch.mask[n]).squeeze(-1)[inside[row]]
-                weights[n, 0, places] = 1 / len(places)
+                real = torch.nonzero(batch.mask[n]).squeeze(-1)
+                for k, tokens in enumerate(inside):
+                    weights[n, k, real[tokens[row]]] = 1 / len(tokens[row])
             return weights
 
         return weigh
 
-    [found] = _through_stores(
-        model, texts, keys, [_store(model, "spans", {}, cache)], weigher, progress=progress
-    )
-    return found
+    stores = [_store(model, "spans", {}, cache)] * len(keys)
+    found = _through_stores(model, texts, keys, stores, weigher, progress=progress)
+    return dict(zip(spans, found, strict=True))
 
 
 def _through_stores(
     model: TracedModel,
     texts: list[str],
-    keys: list[str],
+    keys: list[list[str]],
     stores: list[RowStore],
     weigher: Callable[[list[list[int]], list[int]], Callable[[Batch], torch.Tensor]],
     **options,
 ) -> list[PooledResiduals]:
     """Trace what a store lacks, batch by batch, and return every store's rows in text order.
 
-    weigher takes the ids and the numbers of the texts to trace, checks them, and returns what
-    gives a batch its ``[batch, stores, tokens]`` weights.
+    keys holds one list a store, in text order; the same store may stand several times. weigher
+    takes the ids and the numbers of the texts to trace, checks them, and returns what gives a batch
+    its ``[batch, stores, tokens]`` weights.
     """
     with ExitStack() as stack:
         # one extraction at a time, since chapters may run side by side; always in the same order
-        for store in sorted(stores, key=lambda store: store.folder):
+        for _, store in sorted({store.folder: store for store in stores}.items()):
             stack.enter_context(store.lock("extract"))
         known = [store.keys() for store in stores]
-        todo = {key: n for n, key in enumerate(keys) if not all(key in found for found in known)}
+        todo = {}
+        for n, row in enumerate(zip(*keys, strict=True)):
+            if not all(key in found for key, found in zip(row, known, strict=True)):
+                todo.setdefault(row, n)
         if todo:
             todo_keys, chosen = list(todo), list(todo.values())
             ids = tokenize(model, [texts[n] for n in chosen])
@@ -579,11 +605,11 @@ def _through_stores(
             for batch in _batches(model, ids, **{"progress": None, **options}):
                 pooled = _pooled_batch(model, batch, weigh(batch))
                 for n, store in enumerate(stores):
-                    store.append([todo_keys[row] for row in batch.rows], pooled[:, n])
+                    store.append([todo_keys[row][n] for row in batch.rows], pooled[:, n])
     out = []
-    for store in stores:
+    for store, mine in zip(stores, keys, strict=True):
         found = store.keys()
-        out.append(PooledResiduals(store.open(), np.array([found[key] for key in keys])))
+        out.append(PooledResiduals(store.open(), np.array([found[key] for key in mine])))
     return out
 
 
@@ -635,7 +661,8 @@ def token_residuals(
     out: list[np.ndarray | None] = [None] * len(ids)
     envoy = model.envoy
     for batch in _batches(model, ids, progress=progress):
-        inputs, add = batch.inputs, _additions(model, steering, texts, batch)
+        add = _additions(model, steering, texts, batch)
+        inputs = batch.inputs
         touched = sorted({*layers, *add})
         with torch.no_grad(), envoy.trace(inputs, use_cache=False, remote=model.remote) as tracer:
             kept = []
@@ -688,21 +715,22 @@ def next_token_logprobs(
             for layer in sorted(add):
                 residual = envoy.layers[layer].output
                 envoy.layers[layer].output = residual + add[layer].to(residual.device)
-            logprobs = torch.log_softmax(envoy.lm_head.output[:, -1].float(), -1).cpu().save()
+            # not the head's own output: some models cap their logits after it
+            logprobs = torch.log_softmax(envoy.output.logits[:, -1].float(), -1).cpu().save()
         out[batch.rows] = logprobs.numpy()
     return out
 
 
 @dataclass(frozen=True)
 class ContinuationScores:
-    """Log-probabilities of continuations: `total` and `n_tokens`, each ``[n]``."""
+    """Log-probabilities of continuations: `total` and `n_tokens`, of one shape."""
 
     total: np.ndarray
     n_tokens: np.ndarray
 
     @property
     def mean(self) -> np.ndarray:
-        """Length-normalised log-probability per token, ``[n]``."""
+        """Length-normalised log-probability per token."""
         return self.total / self.n_tokens
 
 
@@ -714,46 +742,150 @@ def continuation_logprobs(
     steering: Steering | None = None,
     progress: str | None = None,
 ) -> ContinuationScores:
-    """Return the log-probability of each continuation after its prompt.
+    """Return the log-probability ``[n]`` of each continuation after its prompt.
 
-    Prompt and continuation are tokenised apart and joined, so that the prompt's tokens do not
-    depend on what follows; begin a continuation with a space where a word begins.
-
-    Parameters
-    ----------
-    prompts, continuations : sequences of str of equal length
-    steering : Steering, optional
-        Spans are characters of the prompt; without spans the continuation is steered, too.
+    The case of one option a prompt of :func:`option_logprobs`.
     """
     if len(prompts) != len(continuations):
         raise BadInput(f"{len(prompts)} prompts but {len(continuations)} continuations")
-    heads = tokenize(model, prompts)
-    tails = [
-        model.tokenizer(text, add_special_tokens=False)["input_ids"]
-        for text in _check_texts(continuations)
-    ]
-    ids = [head + tail for head, tail in zip(heads, tails, strict=True)]
+    options = [[text] for text in _check_texts(continuations)]
+    scores = option_logprobs(model, prompts, options, steering=steering, progress=progress)
+    return ContinuationScores(scores.total[:, 0], scores.n_tokens[:, 0])
+
+
+def option_logprobs(
+    model: TracedModel,
+    prompts: Sequence[str],
+    options: Sequence[Sequence[str]],
+    *,
+    steering: Steering | None = None,
+    progress: str | None = None,
+    cache: Path | None = None,
+) -> ContinuationScores:
+    """Return the log-probability ``[n, k]`` of each of k continuations after their prompt.
+
+    A prompt and its options make one row of tokens, so that the prompt is read once; the attention
+    mask hides the options from each other, and each begins at the position after the prompt.
+    Prompt and option are tokenised apart and joined, so that the prompt's tokens do not depend on
+    what follows; begin an option with a space where a word begins.
+
+    Scores are kept on disk by prompt, options and steering: a killed run resumes, and nothing is
+    scored twice.
+
+    Parameters
+    ----------
+    prompts : sequence of str, n
+    options : n sequences of k str
+    steering : Steering, optional
+        Spans are characters of the prompt; without spans the options are steered, too.
+    cache : Path, optional
+        Folder of the scores; the user's cache by default.
+
+    Raises
+    ------
+    BadInput
+        For empty texts, or another number of options than of prompts.
+    """
+    prompts, k = _check_texts(prompts), len(options[0]) if len(options) else 0
+    unequal = any(isinstance(row, str) or len(row) != k for row in options)
+    if len(options) != len(prompts) or k == 0 or unequal:
+        raise BadInput(
+            f"{len(prompts)} prompts need as many lists of options, equally many in each"
+        )
+    flat = _check_texts([text for row in options for text in row])
     _check_rows(steering, prompts)
-    lengths = np.array([len(tail) for tail in tails])
-    total = np.empty(len(ids))
-    envoy = model.envoy
-    for batch in _batches(model, ids, progress=progress):
-        keep = int(lengths[batch.rows].max()) + 1
-        inputs, targets = batch.inputs, batch.inputs["input_ids"][:, 1 - keep :].unsqueeze(-1)
-        add = _additions(model, steering, prompts, batch)
-        with (
-            torch.no_grad(),
-            envoy.trace(inputs, use_cache=False, logits_to_keep=keep, remote=model.remote),
-        ):
-            for layer in sorted(add):
-                residual = envoy.layers[layer].output
-                envoy.layers[layer].output = residual + add[layer].to(residual.device)
-            logits = envoy.lm_head.output[:, -keep:-1].float()
-            logprobs = torch.log_softmax(logits, -1)
-            chosen = logprobs.gather(-1, targets.to(logits.device)).squeeze(-1).cpu().save()
-        for n, row in enumerate(batch.rows):
-            total[row] = float(chosen[n, -lengths[row] :].sum())
-    return ContinuationScores(total, lengths)
+    tails = [model.tokenizer(text, add_special_tokens=False)["input_ids"] for text in flat]
+    tails = [tails[n * k : (n + 1) * k] for n in range(len(prompts))]
+    sizes = np.array([[len(option) for option in row] for row in tails])
+    marks = [None] * len(prompts) if steering is None else steering.marks()
+    keys = [
+        digest(prompt, list(row), mark, length=24)
+        for prompt, row, mark in zip(prompts, options, marks, strict=True)
+    ]
+    what = digest(CACHE_VERSION, asdict(model.identity), "options", k)
+    store = RowStore((cache or cache_dir() / "scores") / what, (k,))
+    with store.lock("score"):
+        known = store.keys()
+        todo = list({key: n for n, key in enumerate(keys) if key not in known}.values())
+        if todo:
+            texts = [prompts[n] for n in todo]
+            heads = tokenize(model, texts)
+            ids = [[*head, *chain(*tails[n])] for head, n in zip(heads, todo, strict=True)]
+            steered = None if steering is None else steering[todo]
+            for batch in _batches(model, ids, progress=progress):
+                rows = [todo[row] for row in batch.rows]
+                add = _additions(model, steered, texts, batch)
+                total = _score_batch(model, batch, sizes[rows], add)
+                store.append([keys[n] for n in rows], total)
+        found, scores = store.keys(), store.open()
+        total = np.array([scores[found[key]] for key in keys], dtype=float)
+    return ContinuationScores(total, sizes)
+
+
+def _score_batch(
+    model: TracedModel, batch: Batch, sizes: np.ndarray, add: dict[int, torch.Tensor]
+) -> np.ndarray:
+    """Trace rows of prompt and options; return the options' log-probabilities ``[batch, k]``."""
+    envoy, width = model.envoy, batch.mask.shape[1]
+    keep = int(sizes.sum(1).max()) + 1  # the last token of a prompt predicts, too
+    inputs, before = _branches(model, batch, sizes)
+    targets = batch.inputs["input_ids"][:, 1 - keep :].unsqueeze(-1)
+    before = (before[:, 1 - keep :] - (width - keep)).unsqueeze(-1)
+    with (
+        torch.no_grad(),
+        envoy.trace(inputs, use_cache=False, logits_to_keep=keep, remote=model.remote),
+    ):
+        for layer in sorted(add):
+            residual = envoy.layers[layer].output
+            envoy.layers[layer].output = residual + add[layer].to(residual.device)
+        logits = envoy.output.logits[:, -keep:].float()  # after the soft cap that Gemma 2 has
+        scale = logits.logsumexp(-1, keepdim=True)
+        here = before.to(logits.device)
+        rows = torch.arange(len(logits), device=logits.device).reshape(-1, 1, 1)
+        chosen = logits[rows, here, targets.to(logits.device)] - scale.gather(1, here)
+        chosen = chosen.squeeze(-1).cpu().save()
+    out = np.empty(sizes.shape)
+    for n, size in enumerate(sizes):
+        parts = chosen[n, -int(size.sum()) :].split(size.tolist())
+        out[n] = [float(part.sum()) for part in parts]
+    return out
+
+
+def _branches(
+    model: TracedModel, batch: Batch, sizes: np.ndarray
+) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
+    """Turn rows of prompt and options into inputs in which every option follows the prompt alone.
+
+    Parameters
+    ----------
+    batch : Batch
+        Padded left, the options at the end of each row.
+    sizes : ``[batch, k]``
+        Tokens of each option.
+
+    Returns
+    -------
+    (inputs, before): with a mask ``[batch, 1, tokens, tokens]`` to add to the attention scores,
+    and for each token the place of the one that it follows, ``[batch, tokens]``.
+    """
+    width, dtype = batch.mask.shape[1], model.envoy._module.dtype
+    positions = batch.inputs["position_ids"].clone()
+    before = torch.arange(-1, width - 1).repeat(len(sizes), 1)
+    branch = torch.zeros_like(batch.mask)  # 0: padding; 1: the prompt; 2, 3, ...: its options
+    branch[batch.mask.bool()] = 1
+    for n, row in enumerate(sizes):
+        start = first = width - int(row.sum())
+        for option, size in enumerate(row.tolist()):
+            branch[n, start : start + size] = option + 2
+            positions[n, start : start + size] = positions[n, first - 1] + 1 + torch.arange(size)
+            before[n, start] = first - 1
+            start += size
+    mine, theirs = branch.unsqueeze(2), branch.unsqueeze(1)
+    seen = (theirs == mine) | ((theirs == 1) & (mine > 0))
+    seen &= torch.ones(width, width, dtype=torch.bool).tril()
+    mask = torch.zeros(seen.shape, dtype=dtype).masked_fill(~seen, torch.finfo(dtype).min)
+    inputs = {**batch.inputs, "attention_mask": mask.unsqueeze(1), "position_ids": positions}
+    return inputs, before
 
 
 def generate(
@@ -762,40 +894,88 @@ def generate(
     *,
     max_new_tokens: int,
     temperature: float = 0.0,
-    seed: int = 0,
+    seeds: Sequence[int] | None = None,
     steering: Steering | None = None,
     progress: str | None = None,
+    cache: Path | None = None,
 ) -> list[str]:
     """Return the model's continuation of each prompt.
+
+    Texts are kept on disk by prompt, seed and steering, like the scores of :func:`option_logprobs`:
+    a killed run loses one batch.
 
     Parameters
     ----------
     temperature : float
-        0 decodes greedily; above, samples with `seed`.
+        0 decodes greedily; above, samples from the whole distribution.
+    seeds : sequence of int, one a prompt, optional
+        Of the samples; 0, 1, 2, ... by default. A row's noise depends on its own seed alone, not on
+        the rest of its batch. A server has its own noise, and seeds only tell its samples apart.
     steering : Steering, optional
         Without spans every token is steered, the generated ones as they come; with spans those
         tokens of the prompt alone.
+    cache : Path, optional
+        Folder of the texts; the user's cache by default.
     """
-    ids = tokenize(model, prompts)
+    prompts = _check_texts(prompts)
+    seeds = range(len(prompts)) if seeds is None else list(seeds)
+    if len(seeds) != len(prompts):
+        raise BadInput(f"{len(prompts)} prompts need {len(prompts)} seeds, not {len(seeds)}")
     _check_rows(steering, prompts)
-    sampling = (
-        {"do_sample": True, "temperature": temperature, "top_k": 0, "top_p": 1.0}
-        if temperature > 0
-        else {"do_sample": False, "temperature": None, "top_k": None, "top_p": None}
-    )
-    out: list[str] = [""] * len(ids)
+    marks = [None] * len(prompts) if steering is None else steering.marks()
+    keys = [
+        digest(prompt, seed if temperature else None, mark, length=24)
+        for prompt, seed, mark in zip(prompts, seeds, marks, strict=True)
+    ]
+    what = digest(CACHE_VERSION, asdict(model.identity), max_new_tokens, float(temperature))
+    store = TextStore((cache or cache_dir() / "texts") / f"{what}.jsonl")
     everywhere = steering is None or steering.spans is None
-    torch.manual_seed(seed)
-    for batch in _batches(model, ids, progress=progress):
-        # positions are left to `generate`, which extends them with every new token
-        inputs = {key: batch.inputs[key] for key in ("input_ids", "attention_mask")}
-        add = _additions(model, steering, prompts, batch)
-        options = {"max_new_tokens": max_new_tokens, "remote": model.remote, **sampling}
-        tokens = _steered_ids(model, inputs, add, options, each_step=everywhere)
-        new = tokens[:, batch.mask.shape[1] :]
-        for n, row in enumerate(batch.rows):
-            out[row] = model.tokenizer.decode(new[n], skip_special_tokens=True)
-    return out
+    with store.lock():
+        known = store.texts()
+        todo = list({key: n for n, key in enumerate(keys) if key not in known}.values())
+        if todo:
+            texts = [prompts[n] for n in todo]
+            steered = None if steering is None else steering[todo]
+            for batch in _batches(model, tokenize(model, texts), progress=progress):
+                # positions are left to `generate`, which extends them with every new token
+                inputs = {key: batch.inputs[key] for key in ("input_ids", "attention_mask")}
+                add = _additions(model, steered, texts, batch)
+                rows = [todo[row] for row in batch.rows]
+                options = {"max_new_tokens": max_new_tokens, "remote": model.remote}
+                options |= _sampling(model, temperature, [seeds[n] for n in rows])
+                tokens = _steered_ids(model, inputs, add, options, each_step=everywhere)
+                new = tokens[:, batch.mask.shape[1] :]
+                found = model.tokenizer.batch_decode(new, skip_special_tokens=True)
+                store.append({keys[n]: text for n, text in zip(rows, found, strict=True)})
+        found = store.texts()
+    return [found[key] for key in keys]
+
+
+def _sampling(model: TracedModel, temperature: float, seeds: Sequence[int]) -> dict:
+    """Return how `generate` of transformers is to choose tokens."""
+    plain = {"do_sample": False, "temperature": None, "top_k": None, "top_p": None}
+    if not temperature:
+        return plain
+    if model.remote:  # our own noise cannot travel
+        return {"do_sample": True, "temperature": temperature, "top_k": 0, "top_p": 1.0}
+    return {**plain, "logits_processor": [_GumbelNoise(temperature, seeds)]}
+
+
+class _GumbelNoise(LogitsProcessor):
+    """Turns greedy decoding into sampling, each row with a stream of noise of its own.
+
+    The highest of logits plus Gumbel noise is a sample from their softmax.
+    """
+
+    def __init__(self, temperature: float, seeds: Sequence[int]):
+        self.temperature = temperature
+        self.streams = [torch.Generator().manual_seed(int(seed)) for seed in seeds]
+
+    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+        size = scores.shape[-1]
+        uniform = torch.stack([torch.rand(size, generator=stream) for stream in self.streams])
+        noise = -torch.log(-torch.log(uniform.clamp(min=1e-20)))
+        return scores.float() / self.temperature + noise.to(scores.device)
 
 
 def _steered_ids(

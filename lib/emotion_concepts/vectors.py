@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
@@ -74,7 +74,7 @@ class Provenance:
     corpus : str
         Hash of the stories; `neutral` that of the neutral texts.
     skip : int
-        Tokens left out at the start of each story.
+        Tokens left out at the start of each story; of an average, the least.
     neutral_variance : float
         Share of the neutral variance that was projected out.
     library, layer_convention : str
@@ -245,6 +245,46 @@ class EmotionVectors:
         """
         x = residuals - self.centre[layer] if centred else residuals
         return unit(x) @ self.at(layer).T
+
+    @classmethod
+    def average(cls, parts: Sequence[EmotionVectors]) -> EmotionVectors:
+        """Return the unit mean of vectors fitted on several corpora of the same model.
+
+        What belongs to one way of writing is averaged out; what belongs to the emotion stays.
+
+        Raises
+        ------
+        BadInput
+            If the emotions differ.
+        WrongModel
+            If the models differ.
+        """
+        first, names = parts[0], sorted(parts[0].emotions)
+        if any(sorted(part.emotions) != names for part in parts):
+            raise BadInput("vectors of different emotions cannot be averaged; select the same ones")
+        made = [part.provenance for part in parts]
+        if len({(p.weights, p.tokenizer) if p else None for p in made}) > 1:
+            raise WrongModel("vectors of different models cannot be averaged")
+        parts = [part.select(first.emotions) for part in parts]
+
+        def mean(name: str) -> np.ndarray:
+            return np.mean([getattr(part, name) for part in parts], axis=0)
+
+        whole = first.provenance and replace(
+            first.provenance,
+            corpus="+".join(p.corpus for p in made),
+            skip=min(p.skip for p in made),
+            neutral="+".join(dict.fromkeys(p.neutral for p in made)),
+        )
+        return cls(
+            first.emotions,
+            unit(mean("directions")).astype(np.float32),
+            mean("norms"),
+            mean("centre"),
+            np.max([part.neutral_k for part in parts], axis=0),
+            mean("residual_norm"),
+            whole,
+        )
 
     # --- keeping ------------------------------------------------------------------------------
 

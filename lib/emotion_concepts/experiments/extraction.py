@@ -17,7 +17,7 @@ from scipy.sparse import csr_matrix
 from sklearn.feature_extraction.text import CountVectorizer, TfidfVectorizer
 
 from emotion_concepts import corpus
-from emotion_concepts.errors import BadInput
+from emotion_concepts.errors import BadInput, nearest
 from emotion_concepts.geometry import components_for, pca, project_out, unit
 from emotion_concepts.stats import Estimate, crossed_mean, spearman_brown
 from emotion_concepts.tracing import (
@@ -146,6 +146,49 @@ def extract(
         ),
     )
     return Extraction(register, stories, residuals, quiet, vectors)
+
+
+def shuffled_directions(extractions: Sequence[Extraction], n: int, *, seed: int = 0) -> np.ndarray:
+    """Return ``[n, n_layers, d_model]`` directions made like a vector, of stories drawn by lot.
+
+    From every topic one story, whatever its emotion; then the recipe of `vectors`, averaged over
+    registers. A control for steering: what the recipe gives where there is no emotion to find.
+    """
+    rng = np.random.default_rng(seed)
+    picks = [rng.integers(len(e.vectors.emotions), size=(n, len(e.topics))) for e in extractions]
+    n_layers = extractions[0].vectors.n_layers
+    out = []
+    for layer in range(n_layers):
+        parts = []
+        for extraction, picked in zip(extractions, picks, strict=True):
+            drawn = extraction.crossed(layer)[np.arange(len(extraction.topics)), picked].mean(1)
+            quiet = components_for(extraction.neutral.layer(layer), NEUTRAL_VARIANCE)
+            parts.append(unit(project_out(drawn, quiet)))
+        out.append(unit(np.mean(parts, axis=0)))
+    return np.stack(out, axis=1).astype(np.float32)
+
+
+def topic_direction(extraction: Extraction, a: str, b: str) -> np.ndarray:
+    """Return ``[n_layers, d_model]``: the stories of one topic against those of another.
+
+    Each topic holds every emotion once, so the direction holds none. A control for steering: a
+    direction that means something, but nothing of emotion.
+
+    Raises
+    ------
+    BadInput
+        If a topic is not in the corpus.
+    """
+    for topic in (a, b):
+        if topic not in extraction.topics:
+            raise BadInput(f"no topic {topic!r}: {nearest(topic, extraction.topics)}")
+    rows = [(extraction.stories.topic == topic).to_numpy() for topic in (a, b)]
+    out = []
+    for layer in range(extraction.vectors.n_layers):
+        x = extraction.residuals.layer(layer)
+        quiet = components_for(extraction.neutral.layer(layer), NEUTRAL_VARIANCE)
+        out.append(unit(project_out(x[rows[0]].mean(0) - x[rows[1]].mean(0), quiet)))
+    return np.stack(out).astype(np.float32)
 
 
 def remove_topic_means(grid: np.ndarray) -> np.ndarray:

@@ -7,19 +7,27 @@ matrix with its null; the arithmetic on matrices is separate, and tested on plan
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
+from sklearn.feature_extraction.text import TfidfVectorizer
 
+from emotion_concepts.errors import BadInput
+from emotion_concepts.experiments.extraction import Extraction, remove_topic_means
 from emotion_concepts.geometry import unit
-from emotion_concepts.stats import Estimate, exceedance_p
+from emotion_concepts.stats import Estimate, bootstrap, exceedance_p, pearson, permutation_p
 from emotion_concepts.tracing import (
     PooledResiduals,
     TokenAt,
     TracedModel,
+    generate,
     pooled_residuals,
+    span_residuals,
+    span_residuals_many,
     token_residuals,
+    tokens_as_text,
     tokens_in,
 )
 from emotion_concepts.vectors import EmotionVectors
@@ -48,47 +56,111 @@ def readings(residuals: np.ndarray, directions: np.ndarray, *, centred: bool = T
 # --- implicit scenarios (Fig 2) ----------------------------------------------------------------
 
 
-def diagonal_test(matrix: np.ndarray, *, permutations: int = 10_000, seed: int = 0) -> dict:
-    """Ask of a square matrix ``[scenarios, probes]`` whether its diagonal stands out.
+def own_minus_others(
+    matrix: np.ndarray, own: Sequence[int], *, permutations: int = 10_000, seed: int = 0
+) -> tuple[float, float]:
+    """Return how far each row's own column stands above the rest, and p with labels shuffled.
+
+    Parameters
+    ----------
+    matrix : ``[rows, columns]``
+    own : the column of each row
+
+    >>> difference, p = own_minus_others(np.eye(8), range(8))
+    >>> difference, p < 0.001
+    (1.0, True)
+    """
+    rng = np.random.default_rng(seed)
+    rows, k = np.arange(len(matrix)), matrix.shape[1]
+    own = np.asarray(own)
+    orders = rng.permuted(np.tile(own, (permutations, 1)), axis=1)
+
+    def difference(mine: np.ndarray) -> np.ndarray:
+        return (mine - (matrix.sum() - mine) / (k - 1)) / len(matrix)
+
+    found = float(difference(matrix[rows, own].sum()))
+    return found, exceedance_p(found, difference(matrix[rows, orders].sum(1)))
+
+
+def scenario_tests(
+    readings_of: Mapping[str, np.ndarray],
+    own: Sequence[int],
+    *,
+    permutations: int = 10_000,
+    resamples: int = 2000,
+    seed: int = 0,
+) -> pd.DataFrame:
+    """Hold several methods' readings of the same scenarios to the scenarios' own emotions.
+
+    Parameters
+    ----------
+    readings_of : {method: ``[scenarios, probes]``}
+    own : the column of each scenario's emotion
 
     Returns
     -------
-    dict with by_probe (share of probes whose best scenario is their own), by_scenario (share of
-    scenarios whose best probe is their own), difference (mean of the diagonal minus the rest),
-    p (of the difference, scenarios shuffled), n.
-
-    >>> found = diagonal_test(np.eye(8))
-    >>> found["by_probe"], found["by_scenario"], found["difference"]
-    (1.0, 1.0, 1.0)
+    DataFrame, one row a method: method, by_probe (share of probes that are highest on a scenario of
+    their own), by_scenario (share of scenarios whose highest probe is their own) with low and high,
+    hits (``[scenarios]``), difference (own minus other readings), p (labels shuffled), n.
     """
-    n = len(matrix)
-    rng = np.random.default_rng(seed)
-    own = np.arange(n)
-
-    def difference(diagonal_mean: np.ndarray) -> np.ndarray:
-        return diagonal_mean - (matrix.sum() - n * diagonal_mean) / (n * n - n)
-
-    orders = rng.permuted(np.tile(own, (permutations, 1)), axis=1)
-    null = difference(matrix[own, orders].mean(1))
-    found = float(difference(matrix.diagonal().mean()))
-    return {
-        "by_probe": float((matrix.argmax(0) == own).mean()),
-        "by_scenario": float((matrix.argmax(1) == own).mean()),
-        "difference": found,
-        "p": exceedance_p(found, null),
-        "n": n,
-    }
+    own = np.asarray(own)
+    rows = []
+    for method, matrix in readings_of.items():
+        hits = (matrix.argmax(1) == own).astype(float)
+        found = bootstrap(np.mean, hits, resamples=resamples, seed=seed)
+        by_probe = float((own[matrix.argmax(0)] == np.arange(matrix.shape[1])).mean())
+        difference, p = own_minus_others(matrix, own, permutations=permutations, seed=seed)
+        rows.append((method, by_probe, *_three(found), hits, difference, p, len(own)))
+    columns = ["method", "by_probe", "by_scenario", "low", "high", "hits", "difference", "p", "n"]
+    return pd.DataFrame(rows, columns=columns)
 
 
-def scenario_ranks(matrix: np.ndarray, own: Sequence[int]) -> np.ndarray:
-    """Return the rank of each scenario's own probe among all probes, ``[scenarios]``.
+def _three(estimate: Estimate) -> tuple[float, float, float]:
+    return estimate.value, estimate.low, estimate.high
 
-    matrix: ``[scenarios, probes]``; own: the column of each scenario's emotion. A probe that is
-    high on every scenario is centred over scenarios first.
+
+def hit_difference(tests: pd.DataFrame, a: str, b: str, *, seed: int = 0) -> Estimate:
+    """Return the share of scenarios that method a names minus that of b, on the same scenarios."""
+    hits = tests.set_index("method").hits
+    return bootstrap(np.mean, hits[a] - hits[b], seed=seed)
+
+
+def scenario_layers(
+    residuals: np.ndarray, directions: np.ndarray, own: Sequence[int], *, seed: int = 0
+) -> pd.DataFrame:
+    """Return the share of scenarios named at each layer: layer, by_scenario, low, high.
+
+    Parameters
+    ----------
+    residuals : ``[scenarios, n_layers, d]``
+    directions : ``[probes, n_layers, d]``
     """
-    centred = matrix - matrix.mean(0)
-    mine = centred[np.arange(len(centred)), list(own)]
-    return (centred > mine[:, None]).sum(1) + 1
+    rows = []
+    for layer in range(residuals.shape[1]):
+        matrix = readings(residuals[:, layer], directions[:, layer])
+        hits = (matrix.argmax(1) == np.asarray(own)).astype(float)
+        rows.append((layer, *_three(bootstrap(np.mean, hits, resamples=500, seed=seed))))
+    return pd.DataFrame(rows, columns=["layer", "by_scenario", "low", "high"])
+
+
+def word_readings(extractions: Sequence[Extraction], texts: Sequence[str]) -> np.ndarray:
+    """Return ``[texts, emotions]`` likeness by words alone, the baseline of any read-out.
+
+    TF-IDF of the stories, emotion means with topic means removed as for the vectors, against TF-IDF
+    of the texts; averaged over registers. Emotions in the order of the first extraction.
+    """
+    vectoriser = TfidfVectorizer(sublinear_tf=True, min_df=2)
+    vectoriser.fit(np.concatenate([extraction.texts().ravel() for extraction in extractions]))
+    names = extractions[0].vectors.emotions
+    read = vectoriser.transform(texts).toarray()
+    out = []
+    for extraction in extractions:
+        stories = extraction.texts()
+        counts = vectoriser.transform(stories.ravel()).toarray().reshape(*stories.shape, -1)
+        means = remove_topic_means(counts).mean(0)
+        rows = [extraction.vectors.row(name) for name in names]
+        out.append(unit(read) @ unit(means[rows]).T)
+    return np.mean(out, axis=0)
 
 
 # --- numbers (Fig 3) ---------------------------------------------------------------------------
@@ -116,6 +188,50 @@ def number_changes(
         x = (x - x.mean()) / ((x - x.mean()) ** 2).sum()
         out.append(x @ (residuals[rows.index] @ unit(directions).T))
     return np.array(out)
+
+
+def number_curves(
+    residuals: np.ndarray, table: pd.DataFrame, directions: np.ndarray, random: np.ndarray
+) -> pd.DataFrame:
+    """Return how far the projection moves along each template's values, for the figure.
+
+    Parameters
+    ----------
+    residuals, table
+        As for `number_changes`; table also has mirrors, kind and text.
+    directions : ``[probes, d]``, with `table.probe.unique()` in the same order
+    random : ``[draws, d]``
+
+    Returns
+    -------
+    DataFrame, one row an emotional template, value and probe: template, title, probe, x, value
+    (projection minus the template's mean), control (mean of its controls), low, high (95 % of
+    random directions, either sign).
+    """
+    probes = list(table.probe.unique())
+    prompts = table.drop_duplicates(["template", "x"]).reset_index(drop=True)
+    rows = []
+    for name in prompts.template[prompts.kind == "emotional"].unique():
+        own = prompts[prompts.template == name]
+        mirrored = prompts[(prompts.mirrors == name) & (prompts.kind == "control")]
+        curve = _about_mean(residuals[own.index] @ unit(directions).T)
+        controls = [
+            _about_mean(residuals[part.index] @ unit(directions).T)
+            for _, part in mirrored.groupby("template", sort=False)
+        ]
+        drawn = _about_mean(residuals[own.index] @ unit(random).T)
+        low, high = np.quantile(np.hstack([drawn, -drawn]), [0.025, 0.975], axis=1)
+        title = re.sub(rf"\b{own.x.iloc[0]}\b", "X", own.text.iloc[0], count=1)
+        for k, probe in enumerate(probes):
+            middle = np.mean(controls, axis=0)[:, k]
+            for n, x in enumerate(own.x):
+                rows.append((name, title, probe, x, curve[n, k], middle[n], low[n], high[n]))
+    columns = ["template", "title", "probe", "x", "value", "control", "low", "high"]
+    return pd.DataFrame(rows, columns=columns)
+
+
+def _about_mean(values: np.ndarray) -> np.ndarray:
+    return values - values.mean(0)
 
 
 def number_tests(
@@ -153,6 +269,90 @@ def number_tests(
     return pd.DataFrame(rows, columns=columns)
 
 
+def among_emotions(
+    tests: pd.DataFrame, changes: np.ndarray, templates: Sequence[str], emotions: Sequence[str]
+) -> list[float]:
+    """Return for each claim the share of all emotion vectors that move as far in its direction.
+
+    A stricter null than random directions: the residual stream varies more along emotion vectors
+    than along most directions.
+
+    Parameters
+    ----------
+    tests : DataFrame
+        From `number_tests`.
+    changes : ``[templates, emotions]``
+    """
+    where = {name: n for n, name in enumerate(templates)}
+    return [
+        exceedance_p(claim.change, claim.sign * np.delete(changes[where[claim.template]], own))
+        for claim in tests.itertuples()
+        for own in [list(emotions).index(claim.probe)]
+    ]
+
+
+# --- the user, the colon, the reply (Figs 10-11) ------------------------------------------------
+
+
+def position_residuals(
+    model: TracedModel, table: pd.DataFrame, *, new_tokens: int = 20, progress: str | None = None
+) -> tuple[dict[str, PooledResiduals], list[str]]:
+    """Read each message of `scenarios.load_positions` at four places.
+
+    Returns
+    -------
+    ({"statement": its last character, "user": the message's last character, "colon": the last
+    token before the reply, "reply": mean over the model's own greedy reply of `new_tokens`
+    tokens}, each ``[messages, n_layers, d_model]``; the replies).
+    """
+    messages = table.drop_duplicates("id")
+    prompts = [model.chat_prompt([{"role": "user", "content": text}]) for text in messages.text]
+    replies = generate(model, prompts, max_new_tokens=new_tokens, progress=progress)
+    whole, spans = [], {"statement": [], "user": [], "reply": []}
+    for prompt, reply, row in zip(prompts, replies, messages.itertuples(), strict=True):
+        start = prompt.index(row.text)
+        statement, end = start + len(row.statement), start + len(row.text)
+        spans["statement"].append([(statement - 1, statement)])
+        spans["user"].append([(end - 1, end)])
+        spans["reply"].append([(len(prompt), len(prompt) + len(reply))])
+        whole.append(prompt + reply)
+    found = span_residuals_many(model, whole, spans)
+    return {**found, "colon": pooled_residuals(model, prompts, COLON)}, replies
+
+
+def last_character(
+    model: TracedModel, messages: Sequence[str], *, progress: str | None = None
+) -> PooledResiduals:
+    """Return ``[n, n_layers, d_model]`` at the user's last character, in the model's template."""
+    prompts = [model.chat_prompt([{"role": "user", "content": text}]) for text in messages]
+    ends = [prompt.index(text) + len(text) for prompt, text in zip(prompts, messages, strict=True)]
+    spans = [[(end - 1, end)] for end in ends]
+    return span_residuals(model, prompts, spans, progress=progress)
+
+
+def place_agreement(
+    a: np.ndarray, b: np.ndarray, *, resamples: int = 2000, seed: int = 0
+) -> Estimate:
+    """Correlate readings of the same messages at two places, over messages and probes (Fig 10).
+
+    Messages, not their single readings, are resampled for the interval and shuffled for p.
+
+    Parameters
+    ----------
+    a, b : ``[messages, probes]``
+        Centred over messages, so that a probe which is high everywhere adds nothing.
+    """
+    rng = np.random.default_rng(seed)
+    n = len(a)
+    rows = rng.integers(n, size=(resamples, n))
+    drawn = pearson(a[rows].reshape(resamples, -1), b[rows].reshape(resamples, -1))
+    low, high = np.quantile(drawn, [0.025, 0.975])
+    orders = rng.permuted(np.tile(np.arange(n), (resamples, 1)), axis=1)
+    null = pearson(a.reshape(1, -1), b[orders].reshape(resamples, -1))
+    found = float(pearson(a.ravel(), b.ravel()))
+    return Estimate(found, float(low), float(high), a.size, permutation_p(found, null))
+
+
 # --- spans (Figs 12-15) ------------------------------------------------------------------------
 
 
@@ -160,7 +360,8 @@ def span_readings(model: TracedModel, vectors: EmotionVectors, table: pd.DataFra
     """Return `table` of `scenarios.load_locality` with one reading a layer added.
 
     A span's reading is the mean cosine over its tokens, the mean over emotions removed; the text
-    stands as the user's message in the model's template.
+    stands as the user's message in the model's template. The last token before the reply is added
+    as a span of its own, "colon".
 
     Returns
     -------
@@ -171,16 +372,53 @@ def span_readings(model: TracedModel, vectors: EmotionVectors, table: pd.DataFra
     layers = range(model.n_layers)
     found = token_residuals(model, list(prompts.values()), layers)
     residuals = dict(zip(texts, found, strict=True))
+    # the last token before the reply is read as well, where a sign is defined for the whole text
+    ends = table[table.family != "binding"].drop_duplicates(["family", "pair", "version", "probe"])
+    table = pd.concat([table, ends.assign(span="colon", start=-1)], ignore_index=True)
     rows = []
     for row in table.itertuples(index=False):
         prompt = prompts[row.text]
         shift = prompt.index(row.text)
-        inside = tokens_in(model, prompt, [(row.start + shift, row.end + shift)])
+        inside = [-1]
+        if row.span != "colon":
+            inside = tokens_in(model, prompt, [(row.start + shift, row.end + shift)])
         probe = vectors[row.probe]
         x = unit(residuals[row.text][inside] - vectors.centre)
         values = np.einsum("tld,ld->l", x, probe) / len(inside)
         rows += [(*row, layer, value) for layer, value in zip(layers, values, strict=True)]
     return pd.DataFrame(rows, columns=[*table.columns, "layer", "reading"])
+
+
+def pair_map(
+    model: TracedModel, vectors: EmotionVectors, table: pd.DataFrame
+) -> tuple[np.ndarray, list[str]]:
+    """Return one pair's difference a minus b at every layer and token, and the tokens of a.
+
+    Parameters
+    ----------
+    table : DataFrame
+        Rows of one pair and probe of `scenarios.load_locality`.
+
+    Returns
+    -------
+    (``[n_layers, tokens]`` differences of the cosine, tokens as text)
+
+    Raises
+    ------
+    BadInput
+        If the versions do not have the same number of tokens.
+    """
+    texts = dict(zip(table.version, table.text, strict=True))
+    prompts = {v: model.chat_prompt([{"role": "user", "content": t}]) for v, t in texts.items()}
+    a, b = token_residuals(model, [prompts["a"], prompts["b"]], range(model.n_layers))
+    if len(a) != len(b):
+        raise BadInput(f"the versions of {table.pair.iloc[0]!r} have {len(a)} and {len(b)} tokens")
+    probe = vectors[table.probe.iloc[0]]
+    x, y = (np.einsum("tld,ld->lt", unit(r - vectors.centre), probe) for r in (a, b))
+    start = prompts["a"].index(texts["a"])
+    inside = tokens_in(model, prompts["a"], [(start, len(prompts["a"]))])
+    tokens = tokens_as_text(model, prompts["a"])
+    return (x - y)[:, inside], [tokens[n] for n in inside]
 
 
 def pair_effects(span_table: pd.DataFrame, *, resamples: int = 2000, seed: int = 0) -> pd.DataFrame:

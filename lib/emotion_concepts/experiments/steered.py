@@ -1,0 +1,288 @@
+"""The engine of the steering chapters: one cell is a direction at a strength.
+
+Every prompt is answered in every cell: by log-probabilities of given options (`leanings`), or by
+text of the model's own (`rollouts`). Both are kept on disk prompt by prompt, so that a run that was
+killed goes on where it stopped. `controls` are directions that should not do what an emotion does,
+`damage` is the price, and `shift_tests` hold one to the other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+
+import numpy as np
+import pandas as pd
+import scipy.stats
+from tqdm.auto import tqdm
+
+from emotion_concepts.errors import BadInput
+from emotion_concepts.experiments.extraction import (
+    Extraction,
+    shuffled_directions,
+    topic_direction,
+)
+from emotion_concepts.stats import Estimate, bootstrap, pearson
+from emotion_concepts.steering import Span, Steering, random_directions, steer
+from emotion_concepts.tracing import (
+    TracedModel,
+    continuation_logprobs,
+    generate,
+    next_token_logprobs,
+    option_logprobs,
+)
+from emotion_concepts.vectors import EmotionVectors
+
+Directions = Mapping[tuple[str, str], np.ndarray]  # {(kind, name): [n_layers, d_model]}
+Cell = tuple[str, str, float]  # kind, name, strength
+
+ROWS = 512  # prompts whose steering is in memory at a time
+
+
+# --- directions and cells ----------------------------------------------------------------------
+
+
+def controls(
+    vectors: EmotionVectors,
+    extractions: Sequence[Extraction],
+    *,
+    random: int = 10,
+    shuffled: int = 3,
+    seed: int = 0,
+) -> Directions:
+    """Return directions that hold no emotion, of unit length as the vectors are.
+
+    "random" ones lie outside the span of the emotions; "shuffled" ones are made by the recipe of
+    the vectors from stories drawn by lot; "unrelated" is one topic of the first corpus against
+    another.
+    """
+    drawn = random_directions(random, vectors.directions, seed=seed)
+    lots = shuffled_directions(extractions, shuffled, seed=seed)
+    topics = extractions[0].topics
+    return {
+        **{("random", f"random {n + 1}"): x for n, x in enumerate(drawn)},
+        **{("shuffled", f"shuffled {n + 1}"): x for n, x in enumerate(lots)},
+        ("unrelated", "topic"): topic_direction(extractions[0], topics[0], topics[-1]),
+    }
+
+
+def cells_of(directions: Directions, strengths: Sequence[float]) -> list[Cell]:
+    """Return every direction at every strength, in the order of all results here."""
+    return [(*key, float(strength)) for key in directions for strength in strengths]
+
+
+def _in_parts(
+    directions: Directions,
+    strengths: Sequence[float],
+    vectors: EmotionVectors,
+    n_prompts: int,
+    layers: Sequence[int],
+    spans: Sequence[Sequence[Span]] | None,
+    size: int | None = None,
+    progress: str | None = None,
+) -> Iterator[tuple[list[Cell], Steering]]:
+    """Yield some cells at a time with the steering of all their prompts, cell by cell."""
+    cells, size = cells_of(directions, strengths), size or max(1, ROWS // n_prompts)
+    with tqdm(total=len(cells), desc=progress, unit="cell", disable=not progress) as bar:
+        for start in range(0, len(cells), size):
+            part = cells[start : start + size]
+            steerings = [
+                steer(
+                    np.stack([directions[kind, name]] * n_prompts),
+                    [strength] * n_prompts,
+                    vectors.residual_norm,
+                    layers,
+                    spans=spans,
+                )
+                for kind, name, strength in part
+            ]
+            yield part, Steering.join(steerings)
+            bar.update(len(part))
+
+
+# --- what the model leans to, and what it says -------------------------------------------------
+
+
+def leanings(
+    model: TracedModel,
+    prompts: Sequence[str],
+    options: Sequence[Sequence[str]],
+    directions: Directions,
+    vectors: EmotionVectors,
+    *,
+    strengths: Sequence[float],
+    layers: Sequence[int],
+    spans: Sequence[Sequence[Span]] | None = None,
+    progress: str | None = None,
+) -> np.ndarray:
+    """Return ``[cells, prompts, options]`` log-probabilities per token, in the order of `cells_of`.
+
+    Parameters
+    ----------
+    prompts, options
+        As for `tracing.option_logprobs`.
+    directions : {(kind, name): ``[n_layers, d_model]``}
+    strengths : sequence of float
+        Shares of the mean residual norm; 0 is no steering.
+    layers : sequence of int
+        Blocks to steer; each gets the full strength.
+    spans : one list of (start, end) a prompt, optional
+        Characters whose tokens are steered; every token without.
+    """
+    out = []
+    for part, steering in _in_parts(
+        directions, strengths, vectors, len(prompts), layers, spans, progress=progress
+    ):
+        n = len(part)
+        scores = option_logprobs(model, [*prompts] * n, [*options] * n, steering=steering)
+        out.append(scores.mean.reshape(n, len(prompts), -1))
+    return np.concatenate(out)
+
+
+def rollouts(
+    model: TracedModel,
+    prompts: Sequence[str],
+    directions: Directions,
+    vectors: EmotionVectors,
+    *,
+    strengths: Sequence[float],
+    layers: Sequence[int],
+    samples: int,
+    max_new_tokens: int,
+    temperature: float = 1.0,
+    progress: str | None = None,
+) -> pd.DataFrame:
+    """Return sampled texts with every token steered; a sample has the same seed in all cells.
+
+    Returns
+    -------
+    DataFrame, one row a text: kind, direction, strength, item (number of the prompt), seed, text.
+    """
+    items = np.repeat(np.arange(len(prompts)), samples)
+    many, seeds = [prompts[item] for item in items], list(range(len(items)))
+    rows = []
+    for part, steering in _in_parts(
+        directions, strengths, vectors, len(many), layers, None, progress=progress
+    ):
+        texts = generate(
+            model,
+            many * len(part),
+            max_new_tokens=max_new_tokens,
+            temperature=temperature,
+            seeds=seeds * len(part),
+            steering=steering,
+        )
+        keys = [
+            (*cell, int(item), seed)
+            for cell in part
+            for item, seed in zip(items, seeds, strict=True)
+        ]
+        rows += [(*key, text) for key, text in zip(keys, texts, strict=True)]
+    return pd.DataFrame(rows, columns=["kind", "direction", "strength", "item", "seed", "text"])
+
+
+# --- effects -----------------------------------------------------------------------------------
+
+
+def shift_tests(
+    shifts: pd.DataFrame,
+    *,
+    adjust: Callable[[np.ndarray], np.ndarray] = scipy.stats.false_discovery_control,
+    resamples: int = 2000,
+    seed: int = 0,
+) -> pd.DataFrame:
+    """Hold each direction's mean shift at one strength to the random directions' shifts.
+
+    Parameters
+    ----------
+    shifts : DataFrame
+        Columns kind, direction, strength, item, shift, fluency; one strength.
+    adjust : callable
+        Takes the emotions' p values and returns them corrected for their number: `stats.holm`, or
+        the false discovery rate.
+
+    Returns
+    -------
+    DataFrame, one row a direction: kind, direction, shift (mean over items) with low, high and n,
+    fluency, beyond (shift minus the mean of random directions), p (two-sided: a new random
+    direction would shift as far, by Student's t), passes (adjusted p below .05; None for controls).
+
+    Raises
+    ------
+    BadInput
+        For several strengths, or fewer than three random directions.
+    """
+    if shifts.strength.nunique() > 1:
+        raise BadInput("shifts hold several strengths; test one at a time")
+    rows = []
+    for (kind, direction), cell in shifts.groupby(["kind", "direction"], sort=False):
+        found = bootstrap(np.mean, cell["shift"].to_numpy(), resamples=resamples, seed=seed)
+        fluency = cell.fluency.mean()
+        rows.append((kind, direction, found.value, found.low, found.high, found.n, fluency))
+    columns = ["kind", "direction", "shift", "low", "high", "n", "fluency"]
+    table = pd.DataFrame(rows, columns=columns)
+    random = table.loc[table.kind == "random", "shift"].to_numpy()
+    if len(random) < 3:
+        raise BadInput(f"at least three random directions are needed, not {len(random)}")
+    table["beyond"] = table["shift"] - random.mean()
+    scale = random.std(ddof=1) * np.sqrt(1 + 1 / len(random))
+    table["p"] = 2 * scipy.stats.t.sf(np.abs(table.beyond) / scale, len(random) - 1)
+    emotion = table.kind == "emotion"
+    table["passes"] = None
+    table.loc[emotion, "passes"] = adjust(table.p[emotion].to_numpy()) < 0.05
+    return table
+
+
+def specificity(shifts: pd.DataFrame, a: str, b: str) -> Estimate:
+    """Correlate over items the shifts induced by two directions.
+
+    For opposite emotions an effect of emotion gives a negative r; near 1 the shift is the same
+    whatever is added, and says nothing of emotion.
+    """
+    by_item = shifts.pivot(index="item", columns="direction", values="shift")
+    return bootstrap(pearson, by_item[a].to_numpy(), by_item[b].to_numpy())
+
+
+def contrast(shifts: pd.DataFrame, a: str, b: str, *, seed: int = 0) -> Estimate:
+    """Return the mean over items of the shift by direction a minus the shift by b."""
+    by_item = shifts.pivot(index="item", columns="direction", values="shift")
+    return bootstrap(np.mean, (by_item[a] - by_item[b]).to_numpy(), seed=seed)
+
+
+# --- damage ------------------------------------------------------------------------------------
+
+
+def damage(
+    model: TracedModel,
+    directions: Directions,
+    vectors: EmotionVectors,
+    texts: Sequence[str],
+    *,
+    layers: Sequence[int],
+    strengths: Sequence[float],
+) -> pd.DataFrame:
+    """Return what steering does to neutral text when every token is steered.
+
+    Each text is cut in halves at a word; the second is scored after the first.
+
+    Returns
+    -------
+    DataFrame with columns kind, direction, strength, perplexity (ratio of steered to unsteered) and
+    kl (nats, of the next token after the first half, unsteered against steered; mean over texts).
+    """
+    heads, tails = zip(*map(_halves, texts), strict=True)
+    plain = next_token_logprobs(model, heads)
+    base = continuation_logprobs(model, heads, tails)
+    rows = []
+    for part, steering in _in_parts(directions, strengths, vectors, len(heads), layers, None, 1):
+        after = next_token_logprobs(model, heads, steering=steering)
+        kl = (np.exp(plain) * (plain - after)).sum(1).mean()
+        scored = continuation_logprobs(model, heads, tails, steering=steering)
+        lost = (base.total - scored.total).sum() / base.n_tokens.sum()
+        rows.append((*part[0], float(np.exp(lost)), float(kl)))
+    return pd.DataFrame(rows, columns=["kind", "direction", "strength", "perplexity", "kl"])
+
+
+def _halves(text: str) -> tuple[str, str]:
+    words = text.split(" ")
+    middle = len(words) // 2
+    return " ".join(words[:middle]), " " + " ".join(words[middle:])
