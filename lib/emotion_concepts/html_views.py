@@ -439,11 +439,12 @@ def snippets_view(snippets: Sequence[Snippet], *, title: str, threshold: float, 
 _GRID_CSS = """<style>
 .ec-grid-frame{overflow-x:auto}
 .ec-grid{border-collapse:separate;border-spacing:1px 0;margin:.4rem 0 0;font-size:12px}
-.ec-card .ec-grid :is(th,td){padding:0;border:0;background:none;color:#1a1a1a;font-weight:400}
+.ec-card .ec-grid :is(th,td){padding:0!important;border:0;background:none;color:#1a1a1a;
+ font-weight:400}
 .ec-card .ec-grid thead th{writing-mode:vertical-rl;text-align:right;vertical-align:bottom;
- white-space:pre;font-family:ui-monospace,"DejaVu Sans Mono",monospace;padding-bottom:.2rem}
+ white-space:pre;font-family:ui-monospace,"DejaVu Sans Mono",monospace}
 .ec-card .ec-grid thead th:first-child{writing-mode:horizontal-tb}
-.ec-card .ec-grid tbody th{text-align:right;padding-right:.4rem;line-height:1;min-width:2.2rem}
+.ec-card .ec-grid tbody th{text-align:center;line-height:1;min-width:2.2rem}
 .ec-card .ec-grid td{min-width:17px;height:13px;line-height:0;font-size:0}
 """
 _GRID_CSS += (
