@@ -105,7 +105,8 @@ def correlation(x: np.ndarray, y: np.ndarray, *, resamples: int = 2000, seed: in
     """
     x, y = np.asarray(x, dtype=float), np.asarray(y, dtype=float)
     if len(x) < 4 or np.ptp(x) == 0 or np.ptp(y) == 0:
-        raise BadInput(f"a correlation needs four varying pairs; there are {len(x)}")
+        alike = "" if len(x) < 4 else ", all alike on one side"
+        raise BadInput(f"a correlation needs four varying pairs; there are {len(x)}{alike}")
     estimate = bootstrap(pearson, x, y, resamples=resamples, seed=seed)
     null = permuted_correlations(x[:, None], y, resamples=resamples, seed=seed)[:, 0]
     return Estimate(
