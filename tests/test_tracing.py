@@ -12,7 +12,7 @@ import torch
 
 from emotion_concepts import tracing
 from emotion_concepts.errors import BadInput, UnknownLayer
-from emotion_concepts.steering import steer
+from emotion_concepts.steering import Steering, steer
 from emotion_concepts.tracing import MeanFrom, TokenAt
 
 pytestmark = pytest.mark.model
@@ -368,6 +368,38 @@ def test_a_sample_is_fixed_by_its_own_seed_whatever_its_batch(smollm, tmp_path):
         sample([start, start], [1], "d")
 
 
+def test_samples_of_one_prompt_read_it_once_and_stay_the_same(smollm, tmp_path, monkeypatch):
+    prompts = ["The sky is", "Once upon a time there was a", "The sky is", "The sky is"]
+    add = np.zeros((4, 1, smollm.d_model), dtype=np.float32)
+    add[2] = add[3] = np.random.default_rng(0).standard_normal(smollm.d_model)
+    spans = [[(0, len(prompt))] for prompt in prompts]
+    read, real = [], tracing._read_once
+
+    def counted(model, batch, add, same):
+        read.append(len(set(same)))
+        return real(model, batch, add, same)
+
+    monkeypatch.setattr(tracing, "_read_once", counted)
+    options = {"max_new_tokens": 8, "temperature": 1.0}
+    for where in (None, spans):
+        steering = Steering((10,), add, where)
+        seeds, folder = [3, 3, 3, 4], tmp_path / str(where is None)
+        found = tracing.generate(
+            smollm, prompts, seeds=seeds, steering=steering, cache=folder / "together", **options
+        )
+        for n, prompt in enumerate(prompts):
+            [alone] = tracing.generate(
+                smollm,
+                [prompt],
+                seeds=[seeds[n]],
+                steering=steering[[n]],
+                cache=folder / str(n),
+                **options,
+            )
+            assert alone == found[n]
+    assert read == [3, 3]
+
+
 def test_gumbel_noise_samples_from_the_softmax():
     logits = torch.tensor([2.0, 1.0, 0.0, -4.0])
     process = tracing._GumbelNoise(0.5, range(400))
@@ -382,7 +414,7 @@ def test_gumbel_noise_samples_from_the_softmax():
 def test_no_text_is_generated_twice_and_a_killed_run_goes_on(smollm, tmp_path, monkeypatch):
     prompts = ["The sky is", "She opened the", "Two and two are", "The sky is"]
     options = {"max_new_tokens": 4, "cache": tmp_path}
-    monkeypatch.setitem(tracing.BATCH_TOKENS, "cpu", 4)  # one prompt a batch
+    monkeypatch.setitem(tracing.GENERATION_TOKENS, "cpu", 4)  # one prompt a batch
     real, calls = tracing._steered_ids, []
 
     def dying(*args, **kwargs):

@@ -28,6 +28,7 @@ import yaml
 from papermill.exceptions import PapermillExecutionError
 
 from emotion_concepts import __version__
+from emotion_concepts.models import filed_as
 from run import declared
 
 CELL_SECONDS = 2 * 60 * 60
@@ -84,7 +85,7 @@ class Book:
 
     def register(self, stem: str) -> Path:
         """Return where the chapter writes its numbers, given the model in force."""
-        model = self.parameters(stem)["model"].replace("/", "--")
+        model = filed_as(self.parameters(stem)["model"]).replace("/", "--")
         return self.build / "results" / model / f"{stem}.json"
 
     def needs(self, stem: str) -> list[str]:

