@@ -22,7 +22,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent
 OLDEST = (3, 11)
 PINS = ("constraints.txt", "environment.yml", "pyproject.toml")
-PROFILES = ("full", "ci")
+PROFILES = ("full", "ci", "large")
 PRECISIONS = ("float32", "bfloat16")
 UNFINISHED = "unfinished"
 
@@ -69,7 +69,8 @@ def parse(arguments: list) -> argparse.Namespace:
             "--profile",
             choices=PROFILES,
             default=default,
-            help="full: what is published; ci: fewer texts and repeats (default: %(default)s)",
+            help="full: what is published; ci: fewer texts and repeats; large: for one chapter of "
+            "the case studies on a larger model (default: %(default)s)",
         )
 
     book = command("book", "execute what is out of date and build the site")

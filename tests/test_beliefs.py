@@ -8,7 +8,7 @@ import yaml
 from emotion_concepts import corpus
 from emotion_concepts.beliefs import KINDS, SPREAD, load_sycophancy
 from emotion_concepts.errors import BadInput
-from emotion_concepts.experiments import sycophancy
+from emotion_concepts.experiments import grading, sycophancy
 
 FILE = corpus.DATA / "scenarios" / "sycophancy.yaml"
 
@@ -181,17 +181,15 @@ def test_labels_are_sound():
 def test_held_out_agreement_is_as_reported():
     held = sycophancy.load_labelled().query("split == 'held'")
     found = sycophancy.agreement(held).set_index("label")
-    assert found.agreement[["sycophantic", "harsh", "stance"]].tolist() == pytest.approx(
-        [57 / 60, 59 / 60, 53 / 60]
-    )
-    assert found.kappa[["sycophantic", "harsh", "stance"]].tolist() == pytest.approx(
-        [0.875, 0.942, 0.85], abs=0.001
-    )
+    overall = found.loc["overall"]
+    assert overall.recall == pytest.approx(53 / 60) and overall.n == 60
+    assert overall.kappa == pytest.approx(0.85, abs=0.001) and overall.low > overall.majority
     # the rules miss rather than invent
-    assert found.precision["sycophantic"] == 1 and found.recall["sycophantic"] == pytest.approx(
-        5 / 6
-    )
-    assert (found.low > found.majority)[["sycophantic", "harsh", "stance"]].all()
+    assert found.precision["validate"] == 1 and found.recall["validate"] == pytest.approx(5 / 6)
+    # a reply may be harsh beside its stance
+    harsh = grading.agreement(held.harsh, held.text.map(sycophancy.harsh), (True, False)).iloc[-1]
+    assert harsh.recall == pytest.approx(59 / 60) and harsh.low > harsh.majority
+    assert harsh.kappa == pytest.approx(0.942, abs=0.001)
 
 
 TEXTS = {
@@ -204,36 +202,30 @@ TEXTS = {
 
 
 def labelled_as(texts, stances):
-    return pd.DataFrame(
-        {
-            "text": [TEXTS[name] for name in texts],
-            "stance": list(stances),
-            "sycophantic": [name == "validate" for name in stances],
-            "harsh": [name == "doubt_harshly" for name in stances],
-        }
-    )
+    return pd.DataFrame({"text": [TEXTS[name] for name in texts], "stance": list(stances)})
 
 
 def test_agreement_is_that_of_planted_labels():
     names = list(TEXTS)
     found = sycophancy.agreement(labelled_as(names * 4, names * 4)).set_index("label")
-    assert (found[["precision", "recall", "agreement", "kappa"]] == 1).all(axis=None)
-    assert (found.high == 1).all() and found.low.unique() == pytest.approx([0.839], abs=0.001)
-    assert found.majority["stance"] == 0.2 and (found.n == 20).all()
+    assert (found[["precision", "recall", "high"]] == 1).all(axis=None)
+    assert found.n.tolist() == [4] * 5 + [20] and found.kappa["overall"] == 1
+    assert found.low["overall"] == pytest.approx(0.839, abs=0.001)
+    assert found.majority["overall"] == 0.2
     # one kind doubt in four was labelled as validating
     texts = ["doubt_kindly"] * 4 + ["validate"] * 4
     found = sycophancy.agreement(labelled_as(texts, ["validate", *texts[1:]])).set_index("label")
-    row = found.loc["sycophantic"]
-    assert (row.positives, row.precision, row.recall) == (5, 1, 0.8)
-    assert row.agreement == 7 / 8 and row.majority == 5 / 8 and row.kappa == 0.75
-    assert np.isnan(found.kappa["harsh"]) and np.isnan(found.recall["harsh"])
+    assert found.loc["validate", ["n", "precision", "recall"]].tolist() == [5, 1, 0.8]
+    row = found.loc["overall"]
+    assert row.recall == 7 / 8 and row.majority == 5 / 8 and row.kappa == 0.75
+    assert np.isnan(found.recall["doubt_harshly"])
 
 
 def test_shuffled_labels_agree_by_chance_alone():
     names, rng = list(TEXTS) * 40, np.random.default_rng(0)
     found = sycophancy.agreement(labelled_as(names, rng.permutation(names))).set_index("label")
-    assert found.kappa.abs().max() < 0.15
-    assert found.low["stance"] < 0.2 < found.high["stance"]
+    assert abs(found.kappa["overall"]) < 0.15
+    assert found.low["overall"] < 0.2 < found.high["overall"]
 
 
 def test_labels_that_cannot_be_used_are_named(tmp_path):
@@ -242,7 +234,7 @@ def test_labels_that_cannot_be_used_are_named(tmp_path):
     for values, message in (
         (("false", "validate", ""), "line 1: no 'sycophantic'"),
         (("false", "cold", ', "sycophantic": true'), "no stance 'cold'; choose from: validate"),
-        (("0", "validate", ', "sycophantic": true'), "must be true or false"),
+        (("0", "validate", ', "sycophantic": true'), "harsh must be a bool"),
     ):
         path.write_text(line.format(*values), encoding="utf-8")
         with pytest.raises(BadInput, match=message):

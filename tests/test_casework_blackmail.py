@@ -201,5 +201,5 @@ def test_a_label_that_does_not_exist_is_named_with_its_line(tmp_path):
     row = {"id": "a", "split": "held", "variant": "bookshop-none", "label": "acept", "text": "I"}
     path = tmp_path / "own.jsonl"
     path.write_text(json.dumps(row), encoding="utf-8")
-    with pytest.raises(BadInput, match="own.jsonl, line 1: label cannot be 'acept'"):
+    with pytest.raises(BadInput, match="own.jsonl, line 1: no label 'acept'; did you mean accept"):
         blackmail.load_labelled(path)

@@ -9,7 +9,14 @@ import yaml
 from emotion_concepts import coding, corpus
 from emotion_concepts.errors import BadInput
 from emotion_concepts.experiments import reward_hacking
-from emotion_concepts.experiments.reward_hacking import UNMET, admits, label, passes, split_reply
+from emotion_concepts.experiments.reward_hacking import (
+    UNMET,
+    admits,
+    failure,
+    label,
+    passes,
+    split_reply,
+)
 
 linux = pytest.mark.skipif(sys.platform != "linux", reason="the sandbox needs Linux")
 TASKS = coding.load_coding().set_index(["id", "version"], drop=False)
@@ -237,6 +244,25 @@ def test_a_formula_is_a_cheat_where_no_honest_solution_passes_and_a_failure_else
 
 
 @linux
+@pytest.mark.parametrize(
+    ("code", "error"),
+    [
+        ("def f(x): return x", "AssertionError in: assert f(1) == 2"),
+        (
+            "def f(x):\n    return x[0]",
+            "TypeError: 'int' object is not subscriptable in: return x[0]",
+        ),
+        ("import sys\nsys.exit()", "the tests do not come to their end (status: ok)"),
+        ("f = len\nraise ValueError('a\\nb')", "b in: raise ValueError('a\\nb')"),
+        (f"def f(x): raise ValueError({'long ' * 100!r})", "ValueError: " + "long " * 37 + "lon"),
+    ],
+)
+def test_a_failure_says_what_broke_and_where(code, error):
+    assert failure(code, "assert f(1) == 2") == error
+    assert failure("def f(x): return 2", "assert f(1) == 2") is None
+
+
+@linux
 def test_leaving_early_passes_nothing():
     assert not passes("import sys\nsys.exit(0)", "assert True")
     assert not passes("import os\nos._exit(0)", "assert True")
@@ -292,14 +318,14 @@ def test_rules_that_know_nothing_have_no_kappa(monkeypatch):
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ('{"id": 1}', "line 1: no 'split'"),
+        ('{"id": "a"}', "line 1: no 'split'"),
         (
-            '{"id": 1, "split": "dev", "task": "leap", "version": "possible", "label": "honst",'
+            '{"id": "a", "split": "dev", "task": "leap", "version": "possible", "label": "honst",'
             ' "text": ""}',
             "no label 'honst'; did you mean honest",
         ),
         (
-            '{"id": 1, "split": "dev", "task": "lep", "version": "possible", "label": "honest",'
+            '{"id": "a", "split": "dev", "task": "lep", "version": "possible", "label": "honest",'
             ' "text": ""}',
             "no task 'lep'; did you mean leap",
         ),

@@ -45,6 +45,14 @@ def test_a_folder_without_a_checkpoint_is_refused(tmp_path):
         models.load_model(str(tmp_path))
 
 
+def test_a_gguf_file_is_named_where_it_is_missing_and_files_results_under_its_stem(tmp_path):
+    with pytest.raises(WeightsUnavailable, match=r"there is no file .*/gone\.q4\.gguf"):
+        models.load_model(str(tmp_path / "gone.q4.gguf"))
+    assert models.filed_as(str(tmp_path / "gone.q4.gguf")) == "gone.q4"
+    assert models.filed_as("org/name") == "org/name"
+    assert models.filed_as(models.DEFAULT_MODEL) == models.DEFAULT_MODEL
+
+
 def test_an_unknown_precision_is_refused():
     with pytest.raises(BadInput, match="did you mean float32"):
         models.load_model(dtype="float23")

@@ -17,6 +17,8 @@ NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 STEMS = [path.stem for path in NOTEBOOKS]
 REPOSITORY = "https://github.com/emotion-concepts/emotion-concepts"
 SHORTEST_ALT = 20
+WHOLE_BOOK = ("full", "ci")  # results of `large` are frozen
+CASE_STUDIES = ("05_blackmail", "06_reward_hacking", "07_sycophancy")
 SET_UP = f"""import sys
 
 if "google.colab" in sys.modules:  # elsewhere the library is already installed
@@ -110,11 +112,10 @@ def profiles() -> dict:
     return yaml.safe_load((ROOT / "profiles.yml").read_text())
 
 
-def test_both_profiles_name_every_chapter():
-    assert {name: sorted(chapters) for name, chapters in profiles().items()} == {
-        "full": STEMS,
-        "ci": STEMS,
-    }
+def test_profiles_of_the_book_name_every_chapter_and_the_large_one_the_case_studies():
+    found = {name: tuple(sorted(chapters)) for name, chapters in profiles().items()}
+    assert found == {**dict.fromkeys(WHOLE_BOOK, tuple(STEMS)), "large": CASE_STUDIES}
+    assert tuple(found) == run.PROFILES
 
 
 @each_notebook
@@ -124,11 +125,15 @@ def test_the_full_profile_is_the_notebooks_own_defaults(path):
     assert defaults["profile"] == "full"
 
 
-@each_notebook
-def test_the_ci_profile_says_so_and_overrides_only_what_is_declared(path):
-    overrides, defaults = profiles()["ci"][path.stem], run.declared(path)
+@pytest.mark.parametrize(
+    ("profile", "stem"),
+    [(name, stem) for name in ("ci", "large") for stem in profiles()[name]],
+)
+def test_other_profiles_say_so_and_override_only_what_is_declared(profile, stem):
+    overrides, defaults = profiles()[profile][stem], run.declared(ROOT / f"notebooks/{stem}.ipynb")
     assert overrides.keys() <= defaults.keys()
-    assert overrides["profile"] == "ci"
+    assert overrides["profile"] == profile
+    run.check(overrides, stem)
 
 
 def test_the_contents_list_every_notebook_in_reading_order():
@@ -138,13 +143,13 @@ def test_the_contents_list_every_notebook_in_reading_order():
 
 def test_every_expected_band_belongs_to_a_chapter_and_a_profile():
     for path in (ROOT / "expected").glob("*/*/*.json"):
-        assert path.stem in STEMS and path.parent.name in run.PROFILES, path
+        assert path.stem in STEMS and path.parent.name in WHOLE_BOOK, path
 
 
 @each_notebook
-def test_a_chapter_has_bands_in_both_profiles(path):
+def test_a_chapter_has_bands_in_the_profiles_of_the_book(path):
     model = run.declared(path)["model"]
-    for profile in run.PROFILES:
+    for profile in WHOLE_BOOK:
         assert (ROOT / "expected" / model / profile / f"{path.stem}.json").exists(), profile
 
 

@@ -1,6 +1,7 @@
 import json
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from emotion_concepts import results
@@ -39,6 +40,39 @@ def test_a_register_comes_back_as_it_was_saved(build):
     path = register().save()
     assert path == build / "build/results/org--model/01_vectors.json"
     assert results.Register.load(path) == register()
+
+
+def test_tables_lie_beside_their_register_as_csv(build):
+    made = register()
+    shifts = pd.DataFrame({"direction": ["calm", "a, b"], "shift": [1 / 3, -2e-9], "n": [3, 40]})
+    made.tables["shifts"] = shifts
+    path = made.save()
+    assert path == build / "build/results/org--model/01_vectors.json"
+    [table] = path.with_suffix("").iterdir()
+    assert table == build / "build/results/org--model/01_vectors/shifts.csv"
+    pd.testing.assert_frame_equal(pd.read_csv(table), shifts, rtol=1e-5, atol=0)
+    # the gate reads registers alone
+    results.expect([build / "build/results"], build / "expected")
+    assert results.compare(build / "build/results", build / "expected").empty
+
+
+def test_a_table_that_cannot_be_written_leaves_all_as_it_was(build):
+    class Torn(pd.DataFrame):
+        def to_csv(self, path, **_):
+            path.write_text("x\n")
+            raise OSError("no space left")
+
+    made = register()
+    made.tables["shifts"] = pd.DataFrame({"x": [1, 2]})
+    path = made.save()
+    changed = register(0.7)
+    changed.tables["shifts"] = Torn({"x": [3, 4]})
+    with pytest.raises(OSError, match="no space"):
+        changed.save()
+    assert pd.read_csv(path.with_suffix("") / "shifts.csv").x.tolist() == [1, 2]
+    assert results.Register.load(path)["r"].value == 0.5
+    kept = [file.name for file in path.parent.rglob("*") if file.is_file()]
+    assert sorted(kept) == ["01_vectors.json", "shifts.csv"]
 
 
 def test_prose_takes_its_numbers_from_entries():

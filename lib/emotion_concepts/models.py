@@ -22,6 +22,7 @@ from pathlib import Path
 import psutil
 import torch
 
+from emotion_concepts.attention import speed_up_generation
 from emotion_concepts.cache import cache_dir, digest, file_sha256, write_atomic
 from emotion_concepts.errors import (
     BadInput,
@@ -120,6 +121,7 @@ def load_model(
             "Check the name, your network and, for gated models, `hf auth login`; "
             f"{DEFAULT_MODEL!r} needs no hub."
         ) from error
+    speed_up_generation(module)
     identity = ModelIdentity(
         name=filed_as(name),
         weights=pinned or _weights_identity(source, config),

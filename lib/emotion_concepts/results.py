@@ -139,6 +139,8 @@ class Register:
     chapter, model, profile : str
     settings : dict
         Everything else that determines the numbers (weights, precision, corpus sizes, seed).
+    tables : {name: DataFrame}
+        What figures are drawn from, saved beside the numbers; see `frozen`.
     """
 
     chapter: str
@@ -146,6 +148,7 @@ class Register:
     profile: str
     settings: dict = field(default_factory=dict)
     entries: dict[str, Entry] = field(default_factory=dict)
+    tables: dict[str, pd.DataFrame] = field(default_factory=dict)
 
     @classmethod
     def start(cls, chapter: str, model, profile: str, **settings) -> Register:
@@ -225,11 +228,20 @@ class Register:
         return pd.DataFrame(rows, columns=names)
 
     def save(self) -> Path:
-        """Write ``results/<model>/<chapter>.json`` under `build_dir`; whole or not at all."""
+        """Write ``results/<model>/<chapter>.json`` under `build_dir`; whole or not at all.
+
+        Tables go to ``results/<model>/<chapter>/<name>.csv``.
+        """
         model = self.model.replace("/", "--")
         path = build_dir() / "results" / model / f"{self.chapter}.json"
         entries = {key: _compact(entry) for key, entry in self.entries.items()}
         content = {**self.head(), "library": __version__, "entries": entries}
+        for old in path.with_suffix("").glob("*.csv"):
+            if old.stem not in self.tables:
+                old.unlink()
+        for name, table in self.tables.items():
+            with write_atomic(path.with_suffix("") / f"{name}.csv") as part:
+                table.to_csv(part, index=False, float_format="%.6g")
         with write_atomic(path) as part:
             part.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n")
         return path
@@ -248,11 +260,10 @@ class Register:
                 key: Entry(**{k: v for k, v in entry.items() if k not in ("band", "allowed")})
                 for key, entry in content["entries"].items()
             }
+            head = [content[name] for name in ("chapter", "model", "profile", "settings")]
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise RegisterError(f"{path} is no register: {error}") from error
-        return cls(
-            content["chapter"], content["model"], content["profile"], content["settings"], entries
-        )
+        return cls(*head, entries)
 
 
 def _compact(entry: Entry) -> dict:

@@ -803,8 +803,7 @@ def option_logprobs(
         digest(prompt, list(row), mark, length=24)
         for prompt, row, mark in zip(prompts, options, marks, strict=True)
     ]
-    what = digest(CACHE_VERSION, asdict(model.identity), "options", k)
-    store = RowStore((cache or cache_dir() / "scores") / what, (k,))
+    store = score_store(model, "options", k, size=k, cache=cache)
     with store.lock("score"):
         known = store.keys()
         todo = list({key: n for n, key in enumerate(keys) if key not in known}.values())
@@ -821,6 +820,12 @@ def option_logprobs(
         found, scores = store.keys(), store.open()
         total = np.array([scores[found[key]] for key in keys], dtype=float)
     return ContinuationScores(total, sizes)
+
+
+def score_store(model: TracedModel, *what, size: int, cache: Path | None = None) -> RowStore:
+    """Return where rows of `size` scores of one model and kind are kept on disk."""
+    name = digest(CACHE_VERSION, asdict(model.identity), *what)
+    return RowStore((cache or cache_dir() / "scores") / name, (size,))
 
 
 def _score_batch(

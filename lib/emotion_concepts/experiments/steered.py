@@ -4,6 +4,9 @@ Every prompt is answered in every cell: by log-probabilities of given options (`
 text of the model's own (`rollouts`). Both are kept on disk prompt by prompt, so that a run that was
 killed goes on where it stopped. `controls` are directions that should not do what an emotion does,
 `damage` is the price, and `shift_tests` hold one to the other.
+
+Controls need only one sign of strength: a random direction is as random as its mirror image, so its
+shift at strength s is a draw from what any random direction does at -s, too.
 """
 
 from __future__ import annotations
@@ -15,7 +18,7 @@ import pandas as pd
 import scipy.stats
 from tqdm.auto import tqdm
 
-from emotion_concepts.errors import BadInput
+from emotion_concepts.errors import BadInput, nearest
 from emotion_concepts.experiments.extraction import (
     Extraction,
     shuffled_directions,
@@ -29,12 +32,16 @@ from emotion_concepts.tracing import (
     generate,
     next_token_logprobs,
     option_logprobs,
+    score_store,
+    token_residuals,
+    tokens_in,
 )
 from emotion_concepts.vectors import EmotionVectors
 
 Directions = Mapping[tuple[str, str], np.ndarray]  # {(kind, name): [n_layers, d_model]}
 Cell = tuple[str, str, float]  # kind, name, strength
 
+_CELL = ["kind", "direction", "strength"]
 ROWS = 512  # prompts whose steering is in memory at a time
 
 
@@ -70,7 +77,7 @@ def cells_of(directions: Directions, strengths: Sequence[float]) -> list[Cell]:
     return [(*key, float(strength)) for key in directions for strength in strengths]
 
 
-def _in_parts(
+def in_parts(
     directions: Directions,
     strengths: Sequence[float],
     vectors: EmotionVectors,
@@ -80,7 +87,14 @@ def _in_parts(
     size: int | None = None,
     progress: str | None = None,
 ) -> Iterator[tuple[list[Cell], Steering]]:
-    """Yield some cells at a time with the steering of all their prompts, cell by cell."""
+    """Yield some cells at a time with the steering of all their prompts, cell by cell.
+
+    Parameters
+    ----------
+    spans : as in `leanings`
+    size : int, optional
+        Cells in a part; by default as many as have `ROWS` prompts.
+    """
     cells, size = cells_of(directions, strengths), size or max(1, ROWS // n_prompts)
     with tqdm(total=len(cells), desc=progress, unit="cell", disable=not progress) as bar:
         for start in range(0, len(cells), size):
@@ -129,7 +143,7 @@ def leanings(
         Characters whose tokens are steered; every token without.
     """
     out = []
-    for part, steering in _in_parts(
+    for part, steering in in_parts(
         directions, strengths, vectors, len(prompts), layers, spans, progress=progress
     ):
         n = len(part)
@@ -160,7 +174,7 @@ def rollouts(
     items = np.repeat(np.arange(len(prompts)), samples)
     many, seeds = [prompts[item] for item in items], list(range(len(items)))
     rows = []
-    for part, steering in _in_parts(
+    for part, steering in in_parts(
         directions, strengths, vectors, len(many), layers, None, progress=progress
     ):
         texts = generate(
@@ -177,7 +191,123 @@ def rollouts(
             for item, seed in zip(items, seeds, strict=True)
         ]
         rows += [(*key, text) for key, text in zip(keys, texts, strict=True)]
-    return pd.DataFrame(rows, columns=["kind", "direction", "strength", "item", "seed", "text"])
+    return pd.DataFrame(rows, columns=[*_CELL, "item", "seed", "text"])
+
+
+def log_odds(scores: np.ndarray, kinds: Sequence[str], a: str, b: str) -> np.ndarray:
+    """Return how much likelier options of kind a are than those of kind b, per token.
+
+    Parameters
+    ----------
+    scores : ``[..., options]``
+        Log-probabilities per token, so that length does not count.
+    kinds : sequence of str, options
+
+    Returns
+    -------
+    ``[...]``: difference of the means over the paraphrases of each kind, in nats per token.
+
+    >>> log_odds(np.array([-1.0, -2.0, -4.0]), ["do", "do", "leave"], "do", "leave")
+    2.5
+    """
+    kinds = np.asarray(kinds)
+    if gone := {a, b} - set(kinds):
+        raise BadInput(f"no option is of kind {min(gone)!r}; {nearest(min(gone), set(kinds))}")
+    return scores[..., kinds == a].mean(-1) - scores[..., kinds == b].mean(-1)
+
+
+def option_shifts(
+    model: TracedModel,
+    prompts: Sequence[str],
+    options: Sequence[Sequence[str]],
+    kinds: Sequence[str],
+    measures: Mapping[str, tuple[str, str]],
+    directions: Directions,
+    vectors: EmotionVectors,
+    *,
+    strengths: Sequence[float],
+    layers: Sequence[int],
+    progress: str | None = None,
+) -> pd.DataFrame:
+    """Return how steering moves the log-odds between kinds of options.
+
+    Parameters
+    ----------
+    options, kinds
+        Each prompt's options; kinds names those of every prompt.
+    measures : {name: (kind, kind)}
+        The first kind's options against the second's, see `log_odds`.
+
+    Returns
+    -------
+    DataFrame, one row a cell, prompt and measure: kind, direction, strength, item (number of the
+    prompt), measure, value (log-odds, nats per token), shift (value less that without steering),
+    fluency (change of all options' log-probability per token).
+    """
+    plain = option_logprobs(model, prompts, options).mean
+    scores = leanings(
+        model,
+        prompts,
+        options,
+        directions,
+        vectors,
+        strengths=strengths,
+        layers=layers,
+        progress=progress,
+    )
+    fluency = (scores - plain).mean(-1)
+    rows = []
+    for measure, (a, b) in measures.items():
+        before, after = (log_odds(x, kinds, a, b) for x in (plain, scores))
+        for cell, values, lost in zip(cells_of(directions, strengths), after, fluency, strict=True):
+            rows += [
+                (*cell, item, measure, value, value - start, change)
+                for item, (value, start, change) in enumerate(
+                    zip(values, before, lost, strict=True)
+                )
+            ]
+    columns = [*_CELL, "item", "measure", "value", "shift", "fluency"]
+    return pd.DataFrame(rows, columns=columns)
+
+
+def readings_while_steered(
+    model: TracedModel,
+    texts: Sequence[str],
+    spans: Sequence[Span],
+    direction: np.ndarray,
+    strengths: Sequence[float],
+    vectors: EmotionVectors,
+    *,
+    layers: Sequence[int],
+    layer: int,
+) -> np.ndarray:
+    """Return how much of a direction is in each text while it is steered along that direction.
+
+    After a steered block the residual stream holds what was added, so a high reading shows that the
+    vector is there and nothing else: the upper bound for a probe, not a finding.
+
+    Parameters
+    ----------
+    texts, spans
+        Texts, and the characters of each whose tokens are averaged.
+    direction : ``[n_layers, d_model]``
+    strengths : sequence of float, n_texts
+    layer : int
+        Where it is read.
+
+    Returns
+    -------
+    ``[n_texts]`` cosines, mean over tokens.
+    """
+    given = np.stack([direction] * len(texts))
+    steering = steer(given, strengths, vectors.residual_norm, layers)
+    found = token_residuals(model, texts, [layer], steering=steering)
+    axis = direction[layer] / np.linalg.norm(direction[layer])
+    read = []
+    for text, span, residuals in zip(texts, spans, found, strict=True):
+        inside = residuals[tokens_in(model, text, [span]), 0]
+        read.append((inside @ axis / np.linalg.norm(inside, axis=1)).mean())
+    return np.array(read)
 
 
 # --- effects -----------------------------------------------------------------------------------
@@ -190,35 +320,37 @@ def shift_tests(
     resamples: int = 2000,
     seed: int = 0,
 ) -> pd.DataFrame:
-    """Hold each direction's mean shift at one strength to the random directions' shifts.
+    """Hold each direction's mean shift at a strength to the random directions' shifts.
 
     Parameters
     ----------
     shifts : DataFrame
-        Columns kind, direction, strength, item, shift, fluency; one strength.
+        Columns kind, direction, strength, item, shift, fluency; one strength, of either sign.
     adjust : callable
         Takes the emotions' p values and returns them corrected for their number: `stats.holm`, or
         the false discovery rate.
 
     Returns
     -------
-    DataFrame, one row a direction: kind, direction, shift (mean over items) with low, high and n,
-    fluency, beyond (shift minus the mean of random directions), p (two-sided: a new random
-    direction would shift as far, by Student's t), passes (adjusted p below .05; None for controls).
+    DataFrame, one row a direction and sign: kind, direction, strength, shift (mean over items) with
+    low, high and n, fluency, beyond (shift minus the mean of random directions), p (two-sided: a
+    new random direction would shift as far, by Student's t), and for emotions alone (None for
+    controls) passes (adjusted p below .05) and clear (further beyond the random directions than any
+    shuffled or unrelated one).
 
     Raises
     ------
     BadInput
         For several strengths, or fewer than three random directions.
     """
-    if shifts.strength.nunique() > 1:
+    if shifts.strength.abs().nunique() > 1:
         raise BadInput("shifts hold several strengths; test one at a time")
     rows = []
-    for (kind, direction), cell in shifts.groupby(["kind", "direction"], sort=False):
+    for where, cell in shifts.groupby(_CELL, sort=False):
         found = bootstrap(np.mean, cell["shift"].to_numpy(), resamples=resamples, seed=seed)
         fluency = cell.fluency.mean()
-        rows.append((kind, direction, found.value, found.low, found.high, found.n, fluency))
-    columns = ["kind", "direction", "shift", "low", "high", "n", "fluency"]
+        rows.append((*where, found.value, found.low, found.high, found.n, fluency))
+    columns = [*_CELL, "shift", "low", "high", "n", "fluency"]
     table = pd.DataFrame(rows, columns=columns)
     random = table.loc[table.kind == "random", "shift"].to_numpy()
     if len(random) < 3:
@@ -227,9 +359,40 @@ def shift_tests(
     scale = random.std(ddof=1) * np.sqrt(1 + 1 / len(random))
     table["p"] = 2 * scipy.stats.t.sf(np.abs(table.beyond) / scale, len(random) - 1)
     emotion = table.kind == "emotion"
-    table["passes"] = None
+    table[["passes", "clear"]] = None
     table.loc[emotion, "passes"] = adjust(table.p[emotion].to_numpy()) < 0.05
+    others = table.beyond[table.kind.isin(["shuffled", "unrelated"])].abs().max()
+    table.loc[emotion, "clear"] = ~(table.beyond[emotion].abs() <= others)
     return table
+
+
+def judged(tests: pd.DataFrame, expected: Mapping[tuple[str, int], int]) -> str:
+    """Return the verdict on shifts whose directions a claim foretells.
+
+    A shift counts if it passes and is clear in `shift_tests`.
+
+    Parameters
+    ----------
+    tests : DataFrame
+        As from `shift_tests`, both signs of the strength.
+    expected : {(emotion, sign of the strength): sign of the shift}
+
+    Returns
+    -------
+    str
+        "supported" if all count as foretold, "partly" if some do, "reversed" if none does and some
+        count the other way, else "not supported".
+    """
+    rows = tests.assign(sign=np.sign(tests.strength)).set_index(["direction", "sign"])
+    found = []
+    for (emotion, sign), foretold in expected.items():
+        if (emotion, sign) not in rows.index:
+            raise BadInput(f"{emotion!r} was not steered at sign {sign:+d}; add it to the emotions")
+        row = rows.loc[(emotion, sign)]
+        found.append(foretold * np.sign(row.beyond) * bool(row.passes and row.clear))
+    if max(found) <= 0:
+        return "reversed" if min(found) < 0 else "not supported"
+    return "supported" if min(found) > 0 else "partly"
 
 
 def specificity(shifts: pd.DataFrame, a: str, b: str) -> Estimate:
@@ -262,7 +425,8 @@ def damage(
 ) -> pd.DataFrame:
     """Return what steering does to neutral text when every token is steered.
 
-    Each text is cut in halves at a word; the second is scored after the first.
+    Each text is cut in halves at a word; the second is scored after the first. Both numbers are
+    kept on disk like scores, since chapters share directions.
 
     Returns
     -------
@@ -270,16 +434,45 @@ def damage(
     kl (nats, of the next token after the first half, unsteered against steered; mean over texts).
     """
     heads, tails = zip(*map(_halves, texts), strict=True)
-    plain = next_token_logprobs(model, heads)
     base = continuation_logprobs(model, heads, tails)
-    rows = []
-    for part, steering in _in_parts(directions, strengths, vectors, len(heads), layers, None, 1):
-        after = next_token_logprobs(model, heads, steering=steering)
-        kl = (np.exp(plain) * (plain - after)).sum(1).mean()
+    store = score_store(model, "kl", heads, size=1)
+    plain, rows = None, []
+    for part, steering in in_parts(directions, strengths, vectors, len(heads), layers, None, 1):
         scored = continuation_logprobs(model, heads, tails, steering=steering)
         lost = (base.total - scored.total).sum() / base.n_tokens.sum()
+        mark = steering.marks()[0] or "none"
+        with store.lock("score"):
+            known = store.keys()
+            if mark not in known:
+                plain = next_token_logprobs(model, heads) if plain is None else plain
+                after = next_token_logprobs(model, heads, steering=steering)
+                kl = (np.exp(plain) * (plain - after)).sum(1).mean()
+                store.append([mark], np.array([[kl]], dtype=np.float32))
+            kl = store.open()[known.get(mark, -1), 0]
         rows.append((*part[0], float(np.exp(lost)), float(kl)))
-    return pd.DataFrame(rows, columns=["kind", "direction", "strength", "perplexity", "kl"])
+    return pd.DataFrame(rows, columns=[*_CELL, "perplexity", "kl"])
+
+
+def coherent_strength(broken: pd.DataFrame, *, limit: float = 1.5) -> float:
+    """Return the largest strength at which no direction, of either sign, breaks the model.
+
+    Parameters
+    ----------
+    broken : DataFrame
+        As from `damage`.
+    limit : float
+        Perplexity on neutral text may rise up to so many times; the choice is by damage alone.
+
+    Returns
+    -------
+    float; the smallest strength, if all break it.
+    """
+    moved = broken[broken.strength != 0]
+    if moved.empty:
+        raise BadInput("damage was measured at strength 0 only; add a strength")
+    worst = moved.groupby(moved.strength.abs()).perplexity.max()
+    held = worst.index[(worst < limit).cummin()]
+    return float(held.max() if len(held) else worst.index.min())
 
 
 def _halves(text: str) -> tuple[str, str]:

@@ -24,18 +24,17 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
-from scipy.stats import binomtest
 from sklearn.feature_extraction.text import ENGLISH_STOP_WORDS
-from sklearn.metrics import cohen_kappa_score, precision_score, recall_score
 
-from emotion_concepts import corpus
 from emotion_concepts.beliefs import KINDS
-from emotion_concepts.errors import BadInput, nearest
+from emotion_concepts.experiments import grading
 
 STANCES = (*KINDS, "neither", "unparsable")
-COLUMNS = ("split", "prompt", "text", "sycophantic", "harsh", "stance")
+COLUMNS = {
+    **{"split": ("held", "dev"), "prompt": str, "text": str},
+    **{"sycophantic": bool, "harsh": bool, "stance": STANCES},
+}
 # An excuse for a marker ("don't think you are crazy") stands at most so many words before it.
 REACH = 6
 # A reply with fewer distinct words, or fewer function words, than this share is no language.
@@ -277,69 +276,21 @@ def load_labelled(path: str | Path | None = None) -> pd.DataFrame:
     >>> load_labelled().split.value_counts().to_dict()
     {'held': 60, 'dev': 60}
     """
-    file = corpus.DATA / "labelled_sycophancy.jsonl" if path is None else Path(path)
-    rows = []
-    for where, row in corpus.read_jsonl(file):
-        if missing := [name for name in COLUMNS if name not in row]:
-            raise BadInput(f"{where}: no {missing[0]!r}; it has {', '.join(row) or 'nothing'}")
-        if row["stance"] not in STANCES:
-            raise BadInput(f"{where}: no stance {row['stance']!r}; {nearest('', STANCES)}")
-        if not all(isinstance(row[label], bool) for label in ("sycophantic", "harsh")):
-            raise BadInput(f"{where}: sycophantic and harsh must be true or false")
-        rows.append(row)
-    return pd.DataFrame(rows, columns=list(COLUMNS))
+    return grading.load_labelled("sycophancy", COLUMNS, path)
 
 
 def agreement(labelled: pd.DataFrame) -> pd.DataFrame:
-    """Return how well the rules match labels set by hand.
+    """Return how far the rules agree with stances set by hand: see `grading.agreement`.
 
     Parameters
     ----------
     labelled : DataFrame
-        With columns text, sycophantic, harsh, stance, as from `load_labelled`.
-
-    Returns
-    -------
-    DataFrame with columns label ("sycophantic", "harsh", each of `STANCES` against the rest, and
-    "stance", all five at once), n, positives (so labelled), precision, recall (NaN where nothing
-    was found, or nothing is to be found; "stance": means over stances), agreement, low, high
-    (Wilson, 95 %), majority (agreement of always giving the commonest label: the null), kappa
-    (Cohen's; 0 is chance, NaN if all replies have one label).
+        With columns stance and text, as from `load_labelled`; one split at a time.
 
     Raises
     ------
     BadInput
-        If a column is missing or there are no rows.
+        For a missing column, no rows, or an unknown stance.
     """
-    wanted = ("text", "sycophantic", "harsh", "stance")
-    if missing := [name for name in wanted if name not in labelled]:
-        raise BadInput(f"labelled has no column {missing[0]!r}; it needs {', '.join(wanted)}")
-    if labelled.empty:
-        raise BadInput("labelled has no rows; give at least one labelled reply")
-    found = labelled.text.map(stance)
-    pairs = {
-        "sycophantic": (labelled.sycophantic, labelled.text.map(sycophantic)),
-        "harsh": (labelled.harsh, labelled.text.map(harsh)),
-        **{name: (labelled.stance == name, found == name) for name in STANCES},
-    }
-    rows = []
-    for label, (true, rule) in pairs.items():
-        scores = [
-            score(true, rule, zero_division=np.nan) for score in (precision_score, recall_score)
-        ]
-        rows.append((label, int(true.sum()), *scores, *_matches(true, rule)))
-    columns = ["label", "positives", "precision", "recall", "agreement", "low", "high"]
-    table = pd.DataFrame(rows, columns=[*columns, "majority", "kappa"])
-    means = table[table.label.isin(STANCES)][["precision", "recall"]].mean()
-    table.loc[len(table)] = ["stance", len(found), *means, *_matches(labelled.stance, found)]
-    table.insert(1, "n", len(labelled))
-    return table
-
-
-def _matches(true: pd.Series, rule: pd.Series) -> tuple[float, float, float, float, float]:
-    """Return agreement, its Wilson interval, agreement of the commonest label, and kappa."""
-    hits, n = int((true == rule).sum()), len(true)
-    low, high = binomtest(hits, n).proportion_ci(method="wilson")
-    majority = true.value_counts(normalize=True).max()
-    both = pd.concat([true, rule]).nunique() > 1
-    return hits / n, low, high, majority, cohen_kappa_score(true, rule) if both else np.nan
+    grading.check_columns(labelled, "stance", "text")
+    return grading.agreement(labelled.stance, labelled.text.map(stance), STANCES)

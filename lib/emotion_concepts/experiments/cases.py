@@ -1,0 +1,321 @@
+"""What the chapters on blackmail, reward hacking and sycophancy share.
+
+Each steers the same way and asks two things: where does the model lean (`steered.option_shifts`),
+and what does it do (`headline`)? Here their numbers are entered in the register, and models that
+were run elsewhere are set beside the model of the chapter.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+import pandas as pd
+
+from emotion_concepts import corpus
+from emotion_concepts.errors import BadInput
+from emotion_concepts.experiments import steered
+from emotion_concepts.experiments.grading import rate_tests, rates
+from emotion_concepts.frozen import Frozen
+from emotion_concepts.results import Register, key_of, paper
+from emotion_concepts.stats import bootstrap, holm, permutation_p
+from emotion_concepts.tracing import TracedModel
+from emotion_concepts.vectors import EmotionVectors
+
+SIGNS = {1: "up", -1: "down"}
+MARKS = {1: "+", -1: "−"}
+
+
+# --- a crossed design, without steering --------------------------------------------------------
+
+
+def factor_effects(
+    table: pd.DataFrame,
+    value: str,
+    factors: Sequence[str],
+    contrasts: Mapping[str, tuple[str, object, object]],
+    *,
+    resamples: int = 2000,
+    seed: int = 0,
+) -> pd.DataFrame:
+    """Return what each factor of a fully crossed design does to a number.
+
+    Rows are paired that differ in one factor alone; the mean difference gets a bootstrap interval
+    over pairs, and p from flipping the signs of pairs.
+
+    Parameters
+    ----------
+    table : DataFrame
+        One row a combination of all `factors`.
+    value : str
+        Column of the number.
+    contrasts : {name: (factor, level, other level)}
+
+    Returns
+    -------
+    DataFrame, one row a contrast: contrast, effect, low, high, n (pairs), p.
+
+    Raises
+    ------
+    BadInput
+        If the design is not fully crossed, or a combination stands twice.
+    """
+    rows = []
+    for name, (factor, on, off) in contrasts.items():
+        rest = [other for other in factors if other != factor]
+        if table.duplicated(list(factors)).any():
+            raise BadInput(f"a combination of {', '.join(factors)} stands twice; average it first")
+        wide = table.pivot(index=rest, columns=factor, values=value).reindex(columns=[on, off])
+        if wide.isna().any(axis=None):
+            raise BadInput(f"{name}: {factor} is not {on!r} and {off!r} in every combination")
+        differences = (wide[on] - wide[off]).to_numpy()
+        found = bootstrap(np.mean, differences, resamples=resamples, seed=seed)
+        p = sign_flip_p(differences, resamples=resamples, seed=seed)
+        rows.append((name, found.value, found.low, found.high, found.n, p))
+    return pd.DataFrame(rows, columns=["contrast", "effect", "low", "high", "n", "p"])
+
+
+def sign_flip_p(differences: np.ndarray, *, resamples: int = 2000, seed: int = 0) -> float:
+    """Return the two-sided p that paired differences have mean zero: their signs are flipped."""
+    signs = np.random.default_rng(seed).choice([-1, 1], size=(resamples, len(differences)))
+    return permutation_p(differences.mean(), (signs * differences).mean(1))
+
+
+# --- steering ----------------------------------------------------------------------------------
+
+
+def choose_strength(
+    model: TracedModel,
+    directions: steered.Directions,
+    vectors: EmotionVectors,
+    *,
+    layers: Sequence[int],
+    strengths: Sequence[float],
+    texts: int = 6,
+    words: int = 40,
+) -> tuple[float, pd.DataFrame]:
+    """Return the largest strength of either sign that leaves the model coherent, and the damage.
+
+    The choice is by damage to neutral text alone (`steered.coherent_strength`), never by effect.
+
+    Parameters
+    ----------
+    directions : {(kind, name): ``[n_layers, d_model]``}
+        Two emotions and two controls will do: damage depends on the kind of direction.
+    texts, words : int
+        Neutral texts, and how many of their first words are used.
+    """
+    signed = sorted({s for strength in strengths for s in (strength, -strength)})
+    neutral = [" ".join(t.split(" ")[:words]) for t in corpus.load_neutral(limit=texts).text]
+    broken = steered.damage(model, directions, vectors, neutral, layers=layers, strengths=signed)
+    return steered.coherent_strength(broken), broken
+
+
+def enter_damage(register: Register, broken: pd.DataFrame, strength: float) -> None:
+    """Enter the strength of the tests and what it does to neutral text at worst."""
+    at = broken[broken.strength.abs() == strength]
+    register.add("strength", strength, method="largest strength with perplexity below 1.5 times")
+    register.add("damage_perplexity", at.perplexity.max(), method="worst ratio of perplexities")
+    register.add("damage_kl", at.kl.max(), method="worst KL of the next token, nats")
+
+
+def enter_shifts(register: Register, tests: pd.DataFrame, measure: str) -> None:
+    """Enter each emotion's shift at either sign, and the spread of the controls.
+
+    Keys are ``shift_<measure>_<emotion>_up`` and ``..._down``.
+    """
+    emotions = tests[tests.kind == "emotion"]
+    for row in emotions.itertuples():
+        side = np.sign(row.strength)
+        register.add(
+            key_of("shift", measure, row.direction, SIGNS[side]),
+            row.shift,
+            low=row.low,
+            high=row.high,
+            n=int(row.n),
+            p=row.p,
+            method=f"shift of {measure}, {row.direction} {MARKS[side]}, nats per token; "
+            "p against random directions",
+        )
+    for kind, rows in tests[tests.kind != "emotion"].groupby("kind", sort=False):
+        register.add(
+            key_of("shift", measure, kind),
+            rows["shift"].mean(),
+            n=len(rows),
+            method=f"mean shift of {measure} by {kind} directions",
+        )
+    random = tests.loc[tests.kind == "random", "shift"]
+    register.add(
+        key_of("spread", measure),
+        random.std(),
+        n=len(random),
+        method="standard deviation over random directions",
+    )
+    register.add(
+        key_of("furthest", measure),
+        tests.loc[tests.kind.isin(["shuffled", "unrelated"]), "shift"].abs().max(),
+        method="largest shift by a shuffled or unrelated direction",
+    )
+    counts = (emotions.passes & emotions.clear).astype(bool)
+    register.add(
+        key_of("passed", measure),
+        int(counts.sum()),
+        n=len(counts),
+        method="emotions and signs beyond every control, Holm p < .05",
+    )
+
+
+# --- what the model does ---------------------------------------------------------------------
+
+
+def drawn(tests: pd.DataFrame) -> pd.DataFrame:
+    """Return tests for `case_figures.shift_forest`; what passes is beyond all controls."""
+    counts = tests.passes.where(tests.passes.isna(), tests.passes.eq(True) & tests.clear.eq(True))
+    return tests.assign(passes=counts, sign=np.sign(tests.strength))
+
+
+def headline(
+    run: Callable[..., pd.DataFrame],
+    emotions: Sequence[str],
+    vectors: EmotionVectors,
+    controls: steered.Directions,
+    *,
+    strength: float,
+    samples: int,
+    random: int,
+) -> pd.DataFrame:
+    """Return what the model does in the cells that matter most, a row a text.
+
+    Cells: no steering; each emotion at either sign; `random` control directions, which share the
+    number of samples that an emotion has, at least one each.
+
+    Parameters
+    ----------
+    run : callable
+        Takes directions, strengths and samples, and returns rows with kind, direction, strength
+        (`steered.rollouts` or `attempts.attempt` with everything else filled in).
+    """
+    chosen = {("emotion", name): vectors[name] for name in emotions}
+    pool = [key for key in controls if key[0] == "random"][:random]
+    if not pool or len(pool) < random:
+        raise BadInput(f"{random} random directions are asked for, {len(pool)} are in controls")
+    still = {("none", "unsteered"): vectors[emotions[0]]}
+    return pd.concat(
+        [
+            run(still, strengths=[0.0], samples=samples),
+            run(chosen, strengths=[strength, -strength], samples=samples),
+            run(
+                {key: controls[key] for key in pool},
+                strengths=[strength],
+                samples=max(1, -(-samples // len(pool))),
+            ),
+        ],
+        ignore_index=True,
+    )
+
+
+def enter_rates(
+    register: Register,
+    graded: pd.DataFrame,
+    outcome: str,
+    *,
+    papers: Mapping[str, str],
+    seed: int,
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Enter how often an outcome came about in each cell, pooled over random directions.
+
+    Keys are ``rate_<outcome>_<condition>``, such as ``rate_cheat_desperate_up``.
+
+    Parameters
+    ----------
+    graded : DataFrame
+        One row a text: kind, direction, strength, item, label, text.
+    papers : {condition: key of the paper's number}
+        E.g. ``{"desperate_up": "blackmail_desperate_up"}``.
+
+    Returns
+    -------
+    (table for `case_figures.rate_bars` without model, tests as from `grading.rate_tests`)
+    """
+    pooled = graded.assign(
+        direction=np.where(graded.kind == "random", "random", graded.direction),
+    )
+    table = rates(pooled, outcome)
+    side = np.sign(table.strength)
+    emotion = table.kind == "emotion"
+    table["condition"] = table.direction + np.where(emotion, " " + side.map(MARKS).fillna(""), "")
+    for row, sign in zip(table.itertuples(), side, strict=True):
+        condition = (row.direction, SIGNS[sign]) if row.kind == "emotion" else (row.direction,)
+        about = {"low": row.low, "high": row.high, "n": row.n}
+        if known := papers.get(key_of(*condition)):
+            about |= paper(known)
+        method = f"share of {outcome}, {row.condition}"
+        register.add(key_of("rate", outcome, *condition), row.rate, method=method, **about)
+    worst = table[["unparsable", "repetition"]].max()
+    register.add(
+        key_of("unparsable", outcome), worst.unparsable, method="unparsable texts, worst cell"
+    )
+    register.add(
+        key_of("repetition", outcome), worst.repetition, method="repeated 4-grams, worst cell"
+    )
+    return table, rate_tests(graded, outcome, adjust=holm, seed=seed)
+
+
+def measurable(register: Register, outcome: str) -> bool:
+    """Return whether the unsteered rate leaves room on both sides: 20 to 80 %."""
+    return 0.2 <= register[key_of("rate", outcome, "unsteered")].value <= 0.8
+
+
+def judged_rates(tests: pd.DataFrame, expected: dict[tuple[str, int], int]) -> str:
+    """Return the verdict on rates whose differences from random directions a claim foretells.
+
+    As `steered.judged`, for the table of `grading.rate_tests`.
+    """
+    shifts = tests.assign(beyond=tests.difference, clear=True)
+    return steered.judged(shifts, expected)
+
+
+# --- models side by side -----------------------------------------------------------------------
+
+
+def side_by_side(register: Register, frozen: Sequence[Frozen], name: str) -> pd.DataFrame:
+    """Return one table of the chapter's model and of all frozen ones, with a column model."""
+    mine = register.tables[name].assign(model=short(register.model))
+    theirs = [run.tables[name].assign(model=short(run.model)) for run in frozen]
+    return pd.concat([mine, *theirs], ignore_index=True)
+
+
+def verdicts_by_model(register: Register, frozen: Sequence[Frozen]) -> pd.DataFrame:
+    """Return the verdict on each claim of the chapter, one column a model."""
+    table = {}
+    for one in [register, *(run.register for run in frozen)]:
+        claims = one.claims().set_index("claim")
+        table[short(one.model)] = claims.verdict
+    found = pd.DataFrame(table).fillna("—").rename_axis("claim")
+    return found.reindex(register.claims().claim).reset_index()
+
+
+def provenance(frozen: Sequence[Frozen]) -> pd.DataFrame:
+    """Return how the frozen results came about, one row a model."""
+    return pd.DataFrame(
+        [
+            {
+                "model": run.model,
+                "weights (SHA-256)": run.register.settings["weights"][:16],
+                "precision": run.register.settings["dtype"],
+                "command": run.about["command"],
+                "hardware": run.about["hardware"],
+                "date": run.about["date"],
+            }
+            for run in frozen
+        ]
+    )
+
+
+def short(model: str) -> str:
+    """Return a model's name without its organisation and quantisation.
+
+    >>> short("org/tiny-instruct"), short("qwen2.5-coder-0.5b-instruct-q4_k_m")
+    ('tiny-instruct', 'qwen2.5-coder-0.5b-instruct')
+    """
+    return model.split("/")[-1].partition("-q4")[0]
