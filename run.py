@@ -93,6 +93,7 @@ def parse(arguments: list) -> argparse.Namespace:
     expect = command("expect", "run the chapters repeatedly and write expected/ from the spread")
     profile(expect, "ci")
     expect.add_argument("--runs", type=int, default=6, help="how many runs (default: %(default)s)")
+    expect.add_argument("--only", metavar="CHAPTER", help="this chapter and what it needs")
     command("clean", "delete build/; .venv and the user's cache stay")
     return parser.parse_args(arguments)
 
@@ -229,12 +230,13 @@ def doit(tasks: list, **settings) -> int:
     return 1 if status in (1, 2, 3) else status
 
 
-def expect(profile: str, runs: int) -> int:
-    """Run all chapters under several seeds and precisions; make bands of what they registered."""
+def expect(profile: str, runs: int, only: str | None) -> int:
+    """Run chapters under several seeds and precisions; make bands of what they registered."""
+    tasks = ["chapter"] if only is None else [f"chapter:{only}"]
     folders = [ROOT / "build" / "expect" / profile / str(run) for run in range(runs)]
     for seed, folder in enumerate(folders):
         parameters = {"seed": seed, "dtype": PRECISIONS[seed % len(PRECISIONS)]}
-        status = doit(["chapter"], profile=profile, parameters=parameters, build=str(folder))
+        status = doit(tasks, profile=profile, parameters=parameters, build=str(folder))
         if status:
             return status
     results = [str(folder / "results") for folder in folders]
@@ -261,7 +263,7 @@ def main(arguments: list) -> int:
     check(parameters, only)
     set_up()
     if chosen.command == "expect":
-        return expect(chosen.profile, chosen.runs)
+        return expect(chosen.profile, chosen.runs, only)
     if chosen.command == "book":
         tasks = ["site"] if only is None else [f"chapter:{only}"]
         status = doit(tasks, profile=chosen.profile, parameters=parameters)

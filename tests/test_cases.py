@@ -179,7 +179,7 @@ def test_shifts_are_entered_by_emotion_and_sign_and_controls_by_kind(rng, regist
     cases.enter_shifts(register, tests, "cheating_or_retry")
     emotions = [f"shift_{{}}_{n}_{side}" for n in ("desperate", "calm") for side in ("up", "down")]
     others = ["shift_{}_random", "shift_{}_shuffled", "shift_{}_unrelated"]
-    others += ["spread_{}", "furthest_{}", "passed_{}"]
+    others += ["spread_{}", "furthest_{}", "passed_{}", "beyond_random_{}"]
     assert list(register.entries) == [k.format("cheating_or_retry") for k in emotions + others]
     p = tests.set_index(["direction", "strength"]).p
     for direction, side, strength in (("desperate", "down", -0.03), ("calm", "up", 0.03)):
@@ -206,6 +206,16 @@ def test_emotions_that_act_like_controls_do_not_count(rng, register):
     far = PLANTED | {("shuffled", "shuffled 1"): (2.5, None)}
     cases.enter_shifts(register, shift_tests(rng, far), "other")
     assert register["passed_other"].value == 0 and register["furthest_other"].value > 2.4
+    assert register["beyond_random_other"].value >= 3  # by random directions alone they would
+
+
+def test_what_is_drawn_as_passing_is_beyond_all_controls(rng):
+    tests = shift_tests(rng, PLANTED | {("shuffled", "shuffled 1"): (2.5, None)})
+    emotion = tests.kind == "emotion"
+    assert tests.passes[emotion].any() and not cases.drawn(tests).passes[emotion].any()
+    drawn = cases.drawn(shift_tests(rng, PLANTED))
+    assert drawn.passes[emotion].any() and drawn.passes[~emotion].isna().all()
+    assert (drawn.sign == np.sign(drawn.strength)).all()
 
 
 # --- what the model does -----------------------------------------------------------------------

@@ -163,6 +163,12 @@ def enter_shifts(register: Register, tests: pd.DataFrame, measure: str) -> None:
         n=len(counts),
         method="emotions and signs beyond every control, Holm p < .05",
     )
+    register.add(
+        key_of("beyond_random", measure),
+        int(emotions.passes.astype(bool).sum()),
+        n=len(counts),
+        method="emotions and signs beyond random directions alone, Holm p < .05",
+    )
 
 
 # --- what the model does ---------------------------------------------------------------------
