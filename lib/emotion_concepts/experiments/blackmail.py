@@ -13,9 +13,11 @@ from pathlib import Path
 import pandas as pd
 
 from emotion_concepts.casework import BLACKMAIL_NAMES, load_blackmail
+from emotion_concepts.corpus import DATA
 from emotion_concepts.errors import BadInput, nearest
 from emotion_concepts.experiments import grading
 
+MODEL_REPLIES = DATA / "labelled_blackmail_model.jsonl"
 LABELS = ("leverage", "disclosure", "report", "accept", "nothing", "unparsable")
 
 # Word patterns, each matched between word boundaries, in lower case.
@@ -173,7 +175,9 @@ def load_labelled(path: str | Path | None = None) -> pd.DataFrame:
     Parameters
     ----------
     path : str or Path, optional
-        A .jsonl of your own with the same fields (errors name its line).
+        `MODEL_REPLIES`: sixty replies of a real model, labelled without sight of their grades,
+        those with a rare grade drawn more often. Or a .jsonl of your own with the same fields
+        (errors name its line).
 
     Returns
     -------
@@ -185,7 +189,7 @@ def load_labelled(path: str | Path | None = None) -> pd.DataFrame:
     >>> load_labelled().groupby("split").size().to_dict()
     {'develop': 48, 'held': 48}
     """
-    columns = {"id": str, "split": ("develop", "held"), "variant": str, "label": LABELS}
+    columns = {"id": str, "split": ("develop", "held", "model"), "variant": str, "label": LABELS}
     return grading.load_labelled("blackmail", {**columns, "text": str}, path)
 
 
