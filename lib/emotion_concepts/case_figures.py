@@ -20,7 +20,7 @@ from matplotlib.patheffects import withStroke
 from matplotlib.ticker import MaxNLocator
 
 from emotion_concepts.errors import BadInput
-from emotion_concepts.figures import _DASHES, _KINDS, _WINDOW, _number, _zero
+from emotion_concepts.figures import DASHES, KINDS, WINDOW, signed, zero_line
 from emotion_concepts.plots import (
     BLUE,
     CONTROL,
@@ -125,14 +125,14 @@ def dose_panels(
         coherent range that is none.
     """
     need_columns(table, "kind", "direction", "strength", value)
-    kinds = known_kinds(table["kind"], _KINDS)
+    kinds = known_kinds(table["kind"], KINDS)
     if coherent is not None and not coherent[0] < coherent[1]:
         raise BadInput(f"coherent must be (low, high) strengths, got {coherent}")
     table = table.dropna(subset=[value])
     strengths = np.unique([*table["strength"], 0.0])
     x = np.arange(len(strengths)) - np.searchsorted(strengths, 0)  # 0 at 0
     table = table.assign(x=np.interp(table["strength"], strengths, x))
-    looks = {kind: {"color": CONTROL, "lw": 1.1, "ls": ls} for kind, ls in _DASHES.items()}
+    looks = {kind: {"color": CONTROL, "lw": 1.1, "ls": ls} for kind, ls in DASHES.items()}
     controls = table[table["kind"].isin(looks)]
     emotions = table[table["kind"] == "emotion"]
     if emotions.empty:
@@ -143,7 +143,7 @@ def dose_panels(
         Line2D([], [], label="emotion", **_EMOTION),
         *([_RANDOM] * ("random" in kinds)),
         *(Line2D([], [], label=kind, **looks[kind]) for kind in kinds if kind in looks),
-        *([Patch(color=_WINDOW, label="text stays coherent")] * (coherent is not None)),
+        *([Patch(color=WINDOW, label="text stays coherent")] * (coherent is not None)),
     ]
     figure, grid = _grid(
         title,
@@ -158,7 +158,7 @@ def dose_panels(
     )
     for ax, rows in zip(grid, parts.values(), strict=True):
         if coherent is not None:
-            ax.axvspan(*np.interp(coherent, strengths, x), color=_WINDOW, lw=0, zorder=-1)
+            ax.axvspan(*np.interp(coherent, strengths, x), color=WINDOW, lw=0, zorder=-1)
         ax.fill_between(band.index, band["low"], band["high"], color=LINE, lw=0, zorder=0)
         for (kind, _), control in controls.groupby(["kind", "direction"]):
             control = control.sort_values("x")
@@ -167,13 +167,13 @@ def dose_panels(
         if {"low", "high"} <= set(table):
             ax.fill_between(rows["x"], rows["low"], rows["high"], color=BLUE, alpha=0.2, lw=0)
         ax.plot(rows["x"], rows[value], zorder=3, **_EMOTION)
-        _zero(ax, "x", "y")
+        zero_line(ax, "x", "y")
     turn = 90 if len(grid) > 2 else 0  # in narrow panels they would run into each other
-    grid[0].set_xticks(x, [_number(s, ".10g") for s in strengths])
+    grid[0].set_xticks(x, [signed(s, ".10g") for s in strengths])
     for ax in grid:
         ax.tick_params(axis="x", labelrotation=turn)
     grid[0].yaxis.set_major_locator(MaxNLocator(4))
-    grid[0].yaxis.set_major_formatter(lambda effect, _: _number(effect, ".10g"))
+    grid[0].yaxis.set_major_formatter(lambda effect, _: signed(effect, ".10g"))
     return figure
 
 
@@ -217,16 +217,16 @@ def shift_forest(
         too many models.
     """
     need_columns(table, "model", "kind", "direction", "sign", "shift", "low", "high", "passes")
-    kinds = known_kinds(table["kind"], _KINDS)
+    kinds = known_kinds(table["kind"], KINDS)
     emotions, random = (table[table["kind"] == kind] for kind in ("emotion", "random"))
     if not emotions["sign"].isin(_SIDES).all():
         raise BadInput("sign must be -1 or 1")
     names = list(emotions["direction"].unique())
     if not names:
         raise BadInput("no row is of kind 'emotion': there is no row to draw")
-    others = {kind: _KINDS[kind] | {"markersize": 5} for kind in kinds if kind in _DASHES}
+    others = {kind: KINDS[kind] | {"markersize": 5} for kind in kinds if kind in DASHES}
     key = [
-        *(key_mark(f"{_number(sign, '+d')[0]}s", _side(sign, _PASSES)) for sign in _SIDES),
+        *(key_mark(f"{signed(sign, '+d')[0]}s", _side(sign, _PASSES)) for sign in _SIDES),
         Patch(color=_PASSES, label="passes"),
         Patch(color=_PALE, label="does not"),
         *([_RANDOM] * ("random" in kinds)),
@@ -250,10 +250,10 @@ def shift_forest(
             shifts = table.loc[(table["model"] == model) & (table["kind"] == kind), "shift"]
             ax.plot(shifts, np.full(len(shifts), len(names)), ls="none", zorder=3, **look)
         name_rows(ax, rows)
-        _zero(ax, "x")
+        zero_line(ax, "x")
         ax.grid(axis="y")
     grid[0].xaxis.set_major_locator(MaxNLocator(4 + 4 // len(models)))
-    grid[0].xaxis.set_major_formatter(lambda shift, _: _number(shift, ".10g"))
+    grid[0].xaxis.set_major_formatter(lambda shift, _: signed(shift, ".10g"))
     return figure
 
 
@@ -265,7 +265,7 @@ def _side(sign: int, colour: str) -> dict:
 
 # --- behaviour -----------------------------------------------------------------------------------
 
-_RATES = {"none": {"marker": "o", "color": INK, "markersize": 7}, **_KINDS}
+_RATES = {"none": {"marker": "o", "color": INK, "markersize": 7}, **KINDS}
 
 
 @styled
@@ -377,8 +377,8 @@ def plane_curves(
         raise BadInput("no row is at strength 0: add what happens without steering")
     plain = table.loc[still, ["strength", x, y]].mean()
     table = table[~still]
-    kinds = known_kinds(table["kind"], _KINDS)
-    controls = {kind: _KINDS[kind] | {"markersize": 4} for kind in kinds if kind != "emotion"}
+    kinds = known_kinds(table["kind"], KINDS)
+    controls = {kind: KINDS[kind] | {"markersize": 4} for kind in kinds if kind != "emotion"}
     paths = {
         name: pd.concat([rows[plain.index], plain.to_frame().T]).sort_values("strength")
         for name, rows in table[table["kind"] == "emotion"].groupby("direction", sort=False)
@@ -469,9 +469,9 @@ def failure_curves(
             if ax is grid[0]:
                 end = part["failures"].iloc[-1], part["value"].iloc[-1]
                 ends.append((*end, outcome, look["color"], INK if outcome == "failed" else SOFT))
-        _zero(ax, "y")
+        zero_line(ax, "y")
     grid[0].set_xticks(np.unique(table["failures"]))
     grid[0].yaxis.set_major_locator(MaxNLocator(4))
-    grid[0].yaxis.set_major_formatter(lambda reading, _: _number(reading, ".10g"))
+    grid[0].yaxis.set_major_formatter(lambda reading, _: signed(reading, ".10g"))
     name_ends({grid[0]: ends}, at=1.06)
     return figure

@@ -52,21 +52,21 @@ from emotion_concepts.plots import (
 )
 
 _HOLLOW = {"color": CONTROL, "markerfacecolor": "white", "markersize": 6}
-_KINDS = {
+KINDS = {
     "emotion": PROBE,
     "random": {"marker": "o", **_HOLLOW},
     "shuffled": {"marker": "s", **_HOLLOW},
     "unrelated": {"marker": "^", **_HOLLOW},
 }
-_DASHES = {"shuffled": (0, (5, 2)), "unrelated": (0, (6, 2, 1.2, 2))}
-_WINDOW = "#e8f1f8"  # where steered text is still coherent
+DASHES = {"shuffled": (0, (5, 2)), "unrelated": (0, (6, 2, 1.2, 2))}
+WINDOW = "#e8f1f8"  # where steered text is still coherent
 _MAX_COLUMNS = 36
 
 
 # --- parts that figures share --------------------------------------------------------------------
 
 
-def _number(value: float, form: str) -> str:
+def signed(value: float, form: str) -> str:
     """A number with a true minus sign, and none on a zero."""
     text = format(value, form)
     return text.removeprefix("-") if float(text) == 0 else text.replace("-", "−")
@@ -115,7 +115,7 @@ def _panels(
     return figure, list(grid[: len(heads)])
 
 
-def _zero(ax: Axes, *axes: str) -> None:
+def zero_line(ax: Axes, *axes: str) -> None:
     for axis in axes:
         draw = ax.axhline if axis == "y" else ax.axvline
         draw(0, color=SOFT, ls=":", lw=1.2, zorder=1)
@@ -123,7 +123,7 @@ def _zero(ax: Axes, *axes: str) -> None:
 
 def _kind_key(kinds: Sequence[str]) -> list[Line2D]:
     """The key of dots, where there is more than one kind."""
-    return [key_mark(kind, _KINDS[kind]) for kind in kinds] if len(kinds) > 1 else []
+    return [key_mark(kind, KINDS[kind]) for kind in kinds] if len(kinds) > 1 else []
 
 
 # --- chapter 3: what the vectors read ------------------------------------------------------------
@@ -188,7 +188,7 @@ def scenario_matrix(
     drawn = _heat(ax, matrix, aspect="auto")
     inks = _ink_on(drawn.to_rgba(matrix))
     for i, j in itertools.product(range(n), range(width)) if printed else ():
-        text = _number(matrix[i, j], ".2f")
+        text = signed(matrix[i, j], ".2f")
         text = text.replace("0.", ".") if abs(matrix[i, j]) < 1 else text
         look = {"weight": "bold" if j == best[i] else "normal", "color": inks[i, j]}
         ax.text(j, i, text, ha="center", va="center_baseline", size=9, **look)
@@ -244,7 +244,7 @@ def number_panels(curves: pd.DataFrame, *, title: str, note: str | None = None) 
     for ax, part in zip(grid, parts, strict=True):
         at_x = part.drop_duplicates("x")
         ax.fill_between(np.log1p(at_x["x"]), at_x["low"], at_x["high"], color=LINE, lw=0, zorder=0)
-        _zero(ax, "y")
+        zero_line(ax, "y")
         for probe, rows in part.groupby("probe", sort=False):
             x = np.log1p(rows["x"])
             ax.plot(x, rows["control"], color=CONTROL, ls="--", lw=1.2, zorder=2)
@@ -387,7 +387,7 @@ def speaker_blocks(
         card = {"facecolor": "white", "edgecolor": "none", "boxstyle": "round,pad=0.2"}
         for i, j in itertools.product(range(n), repeat=2):
             # In the lower left corner, off the diagonal of its block.
-            text = _number(same[i, j], ".2f")
+            text = signed(same[i, j], ".2f")
             ax.annotate(
                 text,
                 (j * size - 0.5, (i + 1) * size - 0.5),
@@ -440,7 +440,7 @@ def dose_response(
         range that is none.
     """
     need_columns(table, "strength", "direction", "kind", value, damage)
-    known_kinds(table["kind"], _KINDS)
+    known_kinds(table["kind"], KINDS)
     if coherent is not None and not coherent[0] < coherent[1]:
         raise BadInput(f"coherent must be (low, high) strengths, got {coherent}")
     random = table[table["kind"] == "random"]
@@ -457,20 +457,20 @@ def dose_response(
         for name, rows in named.groupby("direction", sort=False):
             emotion = kinds[name] == "emotion"
             look = {"color": looks[name], "zorder": 3 if emotion else 2}
-            ax.plot(rows["strength"], rows[column], ls=_DASHES.get(kinds[name], "-"), **look)
+            ax.plot(rows["strength"], rows[column], ls=DASHES.get(kinds[name], "-"), **look)
             if emotion and column == value and {"low", "high"} <= set(table):
                 band = rows["low"], rows["high"]
                 ax.fill_between(rows["strength"], *band, alpha=0.16, lw=0, **look)
         if coherent is not None:
-            ax.axvspan(*coherent, color=_WINDOW, lw=0, zorder=-1)
-        _zero(ax, "x")
+            ax.axvspan(*coherent, color=WINDOW, lw=0, zorder=-1)
+        zero_line(ax, "x")
         ax.set_ylabel(label)
         ax.yaxis.set_major_locator(MaxNLocator(6 if ax is axes[0] else 3))
     furthest = table["strength"].abs().max()
     axes[1].set_xlabel("steering strength (fraction of the mean residual norm)")
     axes[1].set_xlim(-1.03 * furthest, 1.03 * furthest)
     axes[1].xaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 5, 10]))
-    axes[1].xaxis.set_major_formatter(lambda strength, _: _number(strength, ".10g"))
+    axes[1].xaxis.set_major_formatter(lambda strength, _: signed(strength, ".10g"))
     if coherent is not None:
         place = {"transform": axes[0].get_xaxis_transform(), "ha": "center", "va": "bottom"}
         axes[0].text(np.mean(coherent), 1.01, "text stays coherent", color=SOFT, size=9, **place)
@@ -524,7 +524,7 @@ def effect_scatter(
         emotion without x or y.
     """
     need_columns(table, x, y, name, kind)
-    kinds = known_kinds(table[kind], _KINDS)
+    kinds = known_kinds(table[kind], KINDS)
     emotions = table[table[kind] == "emotion"]
     points = finite(emotions[[x, y]].to_numpy(dtype=float), "x and y of the emotions")
     if len(points) < 2:
@@ -539,19 +539,19 @@ def effect_scatter(
     ax = figure.subplots()
     ax.plot(*points.T, ls="none", zorder=3, **PROBE | {"markersize": 6})
     for of, rows in controls.groupby(kind):
-        ax.plot(rows[x], rows[y], ls="none", zorder=2, **_KINDS[of])
+        ax.plot(rows[x], rows[y], ls="none", zorder=2, **KINDS[of])
     if fit:
         ends = np.array([points[:, 0].min(), points[:, 0].max()])
         ax.plot(ends, np.polyval(np.polyfit(*points.T, 1), ends), color=BLUE, lw=1.2, zorder=1)
-    signed = [axis for axis in (x, y) if table[axis].min() < 0 < table[axis].max()]
-    _zero(ax, *("x" if axis == x else "y" for axis in signed))
+    crossed = [axis for axis in (x, y) if table[axis].min() < 0 < table[axis].max()]
+    zero_line(ax, *("x" if axis == x else "y" for axis in crossed))
     ax.set(xlabel=xlabel, ylabel=ylabel, xlim=(low - margin, high + margin))
     ax.margins(y=0.07)
     if places:
         ticks = ax.get_xticks()
         ticks = ticks[(ticks >= low) & (ticks <= high + margin)]
         middle = np.mean(list(places.values()))
-        ax.set_xticks([*ticks, middle], [*(_number(t, ".10g") for t in ticks), "none"])
+        ax.set_xticks([*ticks, middle], [*(signed(t, ".10g") for t in ticks), "none"])
         ax.axvline(low - margin, color=LINE, lw=1)
         ax.set_xlim(left=min(places.values()) - 0.6 * margin)
     marks = np.vstack([points, controls[[x, y]].to_numpy(dtype=float)])
@@ -613,12 +613,12 @@ def correlation_ranks(
     ax = figure.subplots()
     nulls = table[low_null], table[high_null]
     ax.fill_between(rank, *nulls, color=LINE, lw=0, zorder=0)
-    _zero(ax, "y")
+    zero_line(ax, "y")
     for chosen, look in zip((passes, ~passes), looks.values(), strict=True):
         ax.plot(rank[chosen], values[chosen], ls="none", zorder=3, **look)
     ax.set(ylabel=ylabel, xlabel=f"emotions from lowest to highest (n = {n})", xticks=[])
     pairs = zip(table[name], values, strict=True)
-    texts = [f"{emotion} {_number(r, '.2f')}" for emotion, r in pairs]
+    texts = [f"{emotion} {signed(r, '.2f')}" for emotion, r in pairs]
     room = (6 * max(map(len, texts[: max(k, 1)])) + 16) / 400  # of the axes, for the lowest
     ax.set_xlim(-room / (1 - room) * n, 1.01 * n)
     ax.margins(y=0.08)
@@ -665,7 +665,7 @@ def change_bars(
         On an empty table, a missing column, an unknown kind, or an effect that is not finite.
     """
     need_columns(table, label, value, low, high, kind)
-    kinds = known_kinds(table[kind], _KINDS)
+    kinds = known_kinds(table[kind], KINDS)
     values = finite(table[value].to_numpy(dtype=float), value)
     # Two digits of the largest effect, and as many decimals of the others.
     digits = int(np.clip(1 - np.floor(np.log10(np.abs(values).max() or 1)), 0, 4))
@@ -673,11 +673,11 @@ def change_bars(
     ax = figure.subplots()
     columns = [label, value, low, high, kind]
     for row, (_, effect, start, stop, of) in enumerate(table[columns].itertuples(index=False)):
-        interval(ax, row, start, stop, _KINDS[of]["color"])
-        ax.plot(effect, row, zorder=4, **_KINDS[of])
-        beside(ax, row, _number(effect, f"+.{digits}f"), right=36)
+        interval(ax, row, start, stop, KINDS[of]["color"])
+        ax.plot(effect, row, zorder=4, **KINDS[of])
+        beside(ax, row, signed(effect, f"+.{digits}f"), right=36)
     name_rows(ax, list(table[label]))
-    _zero(ax, "x")
+    zero_line(ax, "x")
     ax.set_xlabel(xlabel)
     ax.grid(axis="y")
     return figure
