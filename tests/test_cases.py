@@ -418,7 +418,7 @@ def test_provenance_names_weights_precision_and_machine():
         "model": "org/big",
         "weights (SHA-256)": SETTINGS["weights"][:16],
         "precision": "float32",
-        **{key: ABOUT[key] for key in ("command", "hardware", "date")},
+        **{key: ABOUT[key] for key in ("hardware", "date")},
     }
     assert cases.provenance([]).empty
 

@@ -309,7 +309,6 @@ def provenance(frozen: Sequence[Frozen]) -> pd.DataFrame:
                 "model": run.model,
                 "weights (SHA-256)": run.register.settings["weights"][:16],
                 "precision": run.register.settings["dtype"],
-                "command": run.about["command"],
                 "hardware": run.about["hardware"],
                 "date": run.about["date"],
             }
