@@ -207,7 +207,7 @@ def log_odds(scores: np.ndarray, kinds: Sequence[str], a: str, b: str) -> np.nda
     -------
     ``[...]``: difference of the means over the paraphrases of each kind, in nats per token.
 
-    >>> log_odds(np.array([-1.0, -2.0, -4.0]), ["do", "do", "leave"], "do", "leave")
+    >>> float(log_odds(np.array([-1.0, -2.0, -4.0]), ["do", "do", "leave"], "do", "leave"))
     2.5
     """
     kinds = np.asarray(kinds)
