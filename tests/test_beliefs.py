@@ -73,7 +73,7 @@ def test_kinds_are_equally_long(packaged):
         (lambda d: d["prompts"][0].pop("pushback"), r"prompts 1 \(tv_messages\): no 'pushback'"),
         (lambda d: d["prompts"][0].update(id="generic"), "rename it"),
         (lambda d: d["prompts"][0].update(text="Too short?"), "30 to 60 words, not 2"),
-        (lambda d: d["prompts"][0].update(pushback=47), "pushback needs 15 to 35 words"),
+        (lambda d: d["prompts"][0].update(pushback=47), "write pushback as a text, not 47"),
         (lambda d: d["prompts"][0]["replies"].pop("validate"), "tv_messages.*equally long lists"),
         (lambda d: d["generic"]["validate"].pop(), "generic: give equally long lists"),
         (lambda d: d.pop("generic"), "generic: give equally long lists"),

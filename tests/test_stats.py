@@ -62,3 +62,13 @@ def test_seeds_fix_every_interval():
     x = RNG.normal(size=(2, 30))
     assert stats.correlation(*x, seed=5) == stats.correlation(*x, seed=5)
     assert stats.correlation(*x, seed=5) != stats.correlation(*x, seed=6)
+
+
+def test_what_is_left_of_a_difference_where_a_covariate_is_zero():
+    rng = np.random.default_rng(0)
+    words = rng.normal(1, 0.5, 60)
+    only_words = 2 * words + 0.1 * rng.normal(size=60)
+    none = stats.adjusted_mean(only_words, words, resamples=300)
+    assert none.low < 0 < none.high and none.n == 60
+    more = stats.adjusted_mean(only_words + 0.5, words, resamples=300)
+    assert more.low > 0.3 and more.value == pytest.approx(0.5, abs=0.1)

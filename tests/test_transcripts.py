@@ -203,7 +203,7 @@ def second_round(**fields):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda d: d.pop("prefix"), "prefix: write a text, not None"),
+        (lambda d: d.pop("prefix"), "prefix: write it as a text, not None"),
         (lambda d: d.pop("tasks"), "tasks must be a list"),
         (lambda d: d["tasks"][0].pop("request"), r"tasks 1 \(total\): no 'request'"),
         (lambda d: d["tasks"][0]["rounds"][1].pop("code"), r"\(total\), rounds 2: no 'code'"),
@@ -216,7 +216,7 @@ def second_round(**fields):
         (second_round(code="def total(joy): pass"), r"rounds 2: .* an emotion \(joy\)"),
         (second_round(failed="Test 3 failed."), r"rounds 2: texts of \[3, 17\] words"),
         (second_round(failed="Test 3 failed, sadly."), r"rounds 2: .* an emotion \(sadly\)"),
-        (second_round(passed=3), "rounds 2: write a text, not 3"),
+        (second_round(passed=3), "rounds 2: write it as a text, not 3"),
         (lambda d: d["options"][2].pop("admit"), "options 3: no 'admit'"),
         (lambda d: d["options"][2].update(cheat="cheat"), r"options 3: texts of \[1, 14, 14\]"),
         (lambda d: d["options"][0].update(retry="gloom"), r"options 1: .* an emotion \(gloom\)"),

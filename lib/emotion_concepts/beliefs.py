@@ -10,9 +10,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from emotion_concepts import corpus
 from emotion_concepts.errors import BadInput
-from emotion_concepts.scenarios import read_entries, read_yaml
+from emotion_concepts.scenarios import check_text, read_entries, read_yaml
 
 KINDS = ("validate", "doubt_kindly", "doubt_harshly")
 # Openings are compared by their probability, which falls with every word.
@@ -51,7 +50,7 @@ def load_sycophancy(path: str | Path | None = None) -> tuple[pd.DataFrame, pd.Da
         if row[0] == "generic":
             raise BadInput(f"{where}: 'generic' names the openings for any belief; rename it")
         for kind, text in zip(("text", "pushback"), row[2:], strict=True):
-            _check(where, kind, text)
+            check_text(where, kind, text, WORDS[kind])
         prompts.append(row)
         replies += _openings(where, row[0], kinds)
     replies += _openings(f"{file}, generic", "generic", data.get("generic"))
@@ -72,21 +71,10 @@ def _openings(where: str, name: str, kinds: object) -> list[tuple[str, str, int,
     ):
         raise BadInput(f"{where}: give equally long lists of replies for {', '.join(KINDS)}")
     rows = [(name, kind, n, text) for kind in KINDS for n, text in enumerate(kinds[kind])]
-    lengths = [_check(where, "reply", text) for *_, text in rows]
+    lengths = [check_text(where, "reply", text, WORDS["reply"]) for *_, text in rows]
     if max(lengths) - min(lengths) > SPREAD:
         raise BadInput(
             f"{where}: replies have {min(lengths)} to {max(lengths)} words; "
             f"bring them within {SPREAD} of each other"
         )
     return rows
-
-
-def _check(where: str, kind: str, text: object) -> int:
-    """Return the number of words of a text that keeps to the design."""
-    low, high = WORDS[kind]
-    words = len(text.split()) if isinstance(text, str) else 0
-    if not low <= words <= high:
-        raise BadInput(f"{where}: a {kind} needs {low} to {high} words, not {words}: {text!r}")
-    if named := [word for emotion in corpus.EMOTIONS for word in corpus.leaks(text, emotion)]:
-        raise BadInput(f"{where}: the {kind} names an emotion ({', '.join(named)}): {text!r}")
-    return words

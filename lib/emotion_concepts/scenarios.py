@@ -175,6 +175,27 @@ def load_choices(path: str | Path | None = None) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["kind", "id", "question", "right", "wrong"])
 
 
+def check_text(where: str, kind: str, text: object, words: tuple[int, int] | None = None) -> int:
+    """Return the number of words of a stimulus, which may have bounds.
+
+    Raises
+    ------
+    BadInput
+        For what is no text, has too few or too many words, or names one of the 171 emotions: a word
+        would answer to its own vector.
+    """
+    if not isinstance(text, str) or not text.strip():
+        raise BadInput(f"{where}: write {kind} as a text, not {text!r}")
+    found = len(text.split())
+    if words and not words[0] <= found <= words[1]:
+        raise BadInput(
+            f"{where}: {kind} needs {words[0]} to {words[1]} words, not {found}: {text!r}"
+        )
+    if named := [word for emotion in corpus.EMOTIONS for word in corpus.leaks(text, emotion)]:
+        raise BadInput(f"{where}: {kind} names an emotion ({', '.join(named)}): {text!r}")
+    return found
+
+
 def read_yaml(name: str, path: str | Path | None) -> tuple[Path, dict]:
     """Return the file (the packaged one by default) and its sections."""
     file = corpus.DATA / "scenarios" / f"{name}.yaml" if path is None else Path(path)

@@ -114,6 +114,24 @@ def correlation(x: np.ndarray, y: np.ndarray, *, resamples: int = 2000, seed: in
     )
 
 
+def adjusted_mean(
+    differences: np.ndarray, covariate: np.ndarray, *, resamples: int = 2000, seed: int = 0
+) -> Estimate:
+    """Return the mean difference that is left where a covariate is zero: the intercept of a line.
+
+    Parameters
+    ----------
+    differences, covariate : ``[n]``
+        The interval resamples pairs of them.
+    """
+    rng = np.random.default_rng(seed)
+    drawn = rng.integers(len(covariate), size=(resamples, len(covariate)))
+    rests = [np.polyfit(covariate[n], differences[n], 1)[1] for n in drawn]
+    low, high = np.quantile(rests, [0.025, 0.975])
+    value = np.polyfit(covariate, differences, 1)[1]
+    return Estimate(float(value), float(low), float(high), len(differences))
+
+
 def pearson(x: np.ndarray, y: np.ndarray, axis: int = -1) -> np.ndarray:
     """Return Pearson's r along an axis, without interval or test."""
     x = x - x.mean(axis, keepdims=True)

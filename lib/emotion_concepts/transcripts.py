@@ -7,10 +7,9 @@ from pathlib import Path
 
 import pandas as pd
 
-from emotion_concepts import corpus
 from emotion_concepts.coding import defines, load_coding
 from emotion_concepts.errors import BadInput, nearest
-from emotion_concepts.scenarios import read_entries, read_yaml
+from emotion_concepts.scenarios import check_text, read_entries, read_yaml
 
 OUTCOMES = ("failed", "passed")
 KINDS = ("cheat", "admit", "retry")
@@ -110,11 +109,6 @@ def _check_code(where: str, code: object, function: str) -> None:
 
 def _check_texts(where: str, *texts: object) -> None:
     """Check texts that stand for each other: equally long, and none names an emotion."""
-    for text in texts:
-        if not isinstance(text, str):
-            raise BadInput(f"{where}: write a text, not {text!r}")
-        if named := [word for emotion in corpus.EMOTIONS for word in corpus.leaks(text, emotion)]:
-            raise BadInput(f"{where}: a text names an emotion ({', '.join(named)}): {text!r}")
-    lengths = [len(text.split()) for text in texts]
+    lengths = [check_text(where, "it", text) for text in texts]
     if max(lengths) - min(lengths) > SPREAD:
         raise BadInput(f"{where}: texts of {lengths} words; keep within {SPREAD} of each other")

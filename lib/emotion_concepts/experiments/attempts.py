@@ -15,7 +15,7 @@ import pandas as pd
 
 from emotion_concepts.errors import BadInput
 from emotion_concepts.experiments.reward_hacking import label
-from emotion_concepts.experiments.steered import Directions, in_parts
+from emotion_concepts.experiments.steered import CELL, Directions, in_parts
 from emotion_concepts.steering import Steering
 from emotion_concepts.tracing import TracedModel, generate
 from emotion_concepts.vectors import EmotionVectors
@@ -99,7 +99,7 @@ def attempt(
             (*key, len(t) // 2, g["label"], g["passes_visible"], t[-1]["content"], t)
             for key, t, g in zip(keys, talks, graded, strict=True)
         ]
-    columns = ["kind", "direction", "strength", "item", "seed"]
+    columns = [*CELL, "item", "seed"]
     columns += ["attempts", "label", "passed", "text", "transcript"]
     return pd.DataFrame(rows, columns=columns)
 

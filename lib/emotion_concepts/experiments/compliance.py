@@ -12,10 +12,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from emotion_concepts import corpus
 from emotion_concepts.errors import BadInput
 from emotion_concepts.geometry import unit
-from emotion_concepts.scenarios import read_entries, read_yaml
+from emotion_concepts.scenarios import check_text, read_entries, read_yaml
 from emotion_concepts.stats import Estimate, exceedance_p
 from emotion_concepts.tracing import TracedModel, span_residuals
 
@@ -54,7 +53,10 @@ def load_compliance(path: str | Path | None = None) -> pd.DataFrame:
     for where, *row in read_entries(file, data, "pairs", "id", "sensible", *WORDS):
         if not isinstance(row[1], bool):
             raise BadInput(f"{where}: sensible must be true or false, not {row[1]!r}")
-        _, agree, judge = (_words(where, *item) for item in zip(WORDS, row[2:], strict=True))
+        _, agree, judge = (
+            check_text(where, kind, text, WORDS[kind])
+            for kind, text in zip(WORDS, row[2:], strict=True)
+        )
         if abs(agree - judge) > SPREAD:
             raise BadInput(
                 f"{where}: the replies have {agree} and {judge} words; "
@@ -62,17 +64,6 @@ def load_compliance(path: str | Path | None = None) -> pd.DataFrame:
             )
         rows.append(row)
     return pd.DataFrame(rows, columns=["id", "sensible", *WORDS])
-
-
-def _words(where: str, kind: str, text: object) -> int:
-    """Return the number of words of a text that keeps to the design."""
-    low, high = WORDS[kind]
-    words = len(text.split()) if isinstance(text, str) else 0
-    if not low <= words <= high:
-        raise BadInput(f"{where}: {kind} needs {low} to {high} words, not {words}: {text!r}")
-    if named := [word for emotion in corpus.EMOTIONS for word in corpus.leaks(text, emotion)]:
-        raise BadInput(f"{where}: {kind} names an emotion ({', '.join(named)}): {text!r}")
-    return words
 
 
 def compliance_direction(
@@ -120,6 +111,23 @@ def compliance_direction(
     layer = model.readout_layer
     reliability = half_agreement(differences[:, layer], valence[layer])
     return pair_direction(differences, valence), reliability
+
+
+def rated_axis(directions: np.ndarray, rating: np.ndarray) -> np.ndarray:
+    """Return the sum of emotion vectors weighted by a human rating, ``[n_layers, d_model]``.
+
+    Parameters
+    ----------
+    directions : ``[n_emotions, n_layers, d_model]``
+    rating : ``[n_emotions]``
+        NaN where a word is not rated; standardised here.
+
+    >>> rated_axis(np.eye(3)[:, None], np.array([1.0, -1.0, np.nan])).tolist()
+    [[1.0, -1.0, 0.0]]
+    """
+    rated = np.isfinite(rating)
+    weights = (rating[rated] - rating[rated].mean()) / rating[rated].std()
+    return np.tensordot(weights, directions[rated], 1)
 
 
 def pair_direction(differences: np.ndarray, remove: np.ndarray) -> np.ndarray:

@@ -22,9 +22,8 @@ from sklearn.pipeline import make_pipeline
 
 from emotion_concepts import corpus
 from emotion_concepts.errors import BadInput, nearest
+from emotion_concepts.experiments.steered import CELL
 from emotion_concepts.stats import Estimate, holm, permutation_p
-
-CELL = ["kind", "direction", "strength"]
 
 
 def check_columns(table: pd.DataFrame, *columns: str) -> None:

@@ -41,7 +41,7 @@ from emotion_concepts.vectors import EmotionVectors
 Directions = Mapping[tuple[str, str], np.ndarray]  # {(kind, name): [n_layers, d_model]}
 Cell = tuple[str, str, float]  # kind, name, strength
 
-_CELL = ["kind", "direction", "strength"]
+CELL = ["kind", "direction", "strength"]
 ROWS = 512  # prompts whose steering is in memory at a time
 
 
@@ -191,7 +191,7 @@ def rollouts(
             for item, seed in zip(items, seeds, strict=True)
         ]
         rows += [(*key, text) for key, text in zip(keys, texts, strict=True)]
-    return pd.DataFrame(rows, columns=[*_CELL, "item", "seed", "text"])
+    return pd.DataFrame(rows, columns=[*CELL, "item", "seed", "text"])
 
 
 def log_odds(scores: np.ndarray, kinds: Sequence[str], a: str, b: str) -> np.ndarray:
@@ -266,7 +266,7 @@ def option_shifts(
                     zip(values, before, lost, strict=True)
                 )
             ]
-    columns = [*_CELL, "item", "measure", "value", "shift", "fluency"]
+    columns = [*CELL, "item", "measure", "value", "shift", "fluency"]
     return pd.DataFrame(rows, columns=columns)
 
 
@@ -346,11 +346,11 @@ def shift_tests(
     if shifts.strength.abs().nunique() > 1:
         raise BadInput("shifts hold several strengths; test one at a time")
     rows = []
-    for where, cell in shifts.groupby(_CELL, sort=False):
+    for where, cell in shifts.groupby(CELL, sort=False):
         found = bootstrap(np.mean, cell["shift"].to_numpy(), resamples=resamples, seed=seed)
         fluency = cell.fluency.mean()
         rows.append((*where, found.value, found.low, found.high, found.n, fluency))
-    columns = [*_CELL, "shift", "low", "high", "n", "fluency"]
+    columns = [*CELL, "shift", "low", "high", "n", "fluency"]
     table = pd.DataFrame(rows, columns=columns)
     random = table.loc[table.kind == "random", "shift"].to_numpy()
     if len(random) < 3:
@@ -450,7 +450,7 @@ def damage(
                 store.append([mark], np.array([[kl]], dtype=np.float32))
             kl = store.open()[known.get(mark, -1), 0]
         rows.append((*part[0], float(np.exp(lost)), float(kl)))
-    return pd.DataFrame(rows, columns=[*_CELL, "perplexity", "kl"])
+    return pd.DataFrame(rows, columns=[*CELL, "perplexity", "kl"])
 
 
 def coherent_strength(broken: pd.DataFrame, *, limit: float = 1.5) -> float:
