@@ -1,5 +1,7 @@
 """What the case studies share, on planted designs, replies and registers."""
 
+from functools import partial
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -95,22 +97,28 @@ def test_signs_of_pairs_are_flipped(rng):
 # --- steering ----------------------------------------------------------------------------------
 
 
+CHOSEN = {("emotion", name): None for name in ("desperate", "calm", "happy")}
+DRAWN = {("random", f"random {n}"): None for n in (1, 2, 3)} | {("unrelated", "topic"): None}
+
+
 @pytest.fixture
 def choose(monkeypatch):
     """Choose a strength where perplexities are given; returns it, the damage and what was asked."""
 
     def choose(perplexity, strengths, **options):
         def damage(model, directions, vectors, texts, *, layers, strengths):
-            asked.update(texts=texts, layers=layers, strengths=strengths)
-            rows = [(*key, s, perplexity.get(s, 1.0), 0.1) for key in directions for s in strengths]
-            columns = ["kind", "direction", "strength", "perplexity", "kl"]
-            return pd.DataFrame(rows, columns=columns)
+            asked.append({"texts": texts, "layers": layers, "strengths": strengths})
+            rows = [
+                (*key, s, perplexity.get((key[1], s), perplexity.get(s, 1.0)), 0.1, len(texts))
+                for key in directions
+                for s in strengths
+            ]
+            return pd.DataFrame(rows, columns=[*steered.CELL, "perplexity", "kl", "n"])
 
-        asked = {}
+        asked = []
         monkeypatch.setattr(steered, "damage", damage)
-        directions = {("emotion", "calm"): None, ("random", "random 1"): None}
         strength, broken = cases.choose_strength(
-            None, directions, None, layers=[4, 5], strengths=strengths, **options
+            None, CHOSEN, DRAWN, None, layers=[4, 5], strengths=strengths, **options
         )
         return strength, broken, asked
 
@@ -118,12 +126,24 @@ def choose(monkeypatch):
 
 
 def test_damage_is_asked_of_either_sign_on_the_beginnings_of_neutral_texts(choose):
-    _, broken, asked = choose({}, [0.1, 0.01, 0.03], texts=3, words=10)
+    _, broken, [asked, *later] = choose({}, [0.1, 0.01, 0.03], texts=3, words=10)
     assert asked["strengths"] == [-0.1, -0.03, -0.01, 0.01, 0.03, 0.1]
     assert asked["layers"] == [4, 5]
     assert [len(text.split(" ")) for text in asked["texts"]] == [10] * 3
     assert len(set(asked["texts"])) == 3
-    assert len(broken) == 2 * 6 and set(broken.direction) == {"calm", "random 1"}
+    assert all(one["texts"] == asked["texts"] and one["layers"] == [4, 5] for one in later)
+    tried = broken[broken.strength.abs() < 0.1]
+    assert set(tried.direction) == {"desperate", "calm", "random 1", "random 2"}
+
+
+def test_every_direction_has_its_damage_at_the_strength_of_the_tests(choose):
+    strength, broken, _ = choose({0.1: 2.0, ("happy", 0.03): 1.7}, [0.01, 0.03, 0.1])
+    at = broken[broken.strength.abs() == strength]
+    asked = [(*key, s) for key in CHOSEN for s in (0.03, -0.03)] + [(*k, 0.03) for k in DRAWN]
+    asked += [("random", f"random {n}", -0.03) for n in (1, 2)]  # of the sweep
+    assert sorted(zip(at.kind, at.direction, at.strength, strict=True)) == sorted(asked)
+    # one that was not tried breaks the model, which the table says and the strength does not
+    assert strength == 0.03 and at.perplexity.max() == 1.7
 
 
 @pytest.mark.parametrize(
@@ -141,11 +161,14 @@ def test_the_strength_is_the_largest_that_neither_sign_breaks(choose, perplexity
 
 
 def test_the_worst_damage_at_the_strength_is_entered(register):
-    rows = [(0.03, 1.1, 0.2), (-0.03, 1.3, 0.1), (0.03, 1.2, 0.15), (0.1, 7.0, 3.0)]
-    broken = pd.DataFrame(rows, columns=["strength", "perplexity", "kl"])
+    rows = [(0.03, 1.1, 0.2), (-0.03, 1.6, 0.1), (0.03, 1.2, 0.15), (0.1, 7.0, 3.0)]
+    broken = pd.DataFrame(rows, columns=["strength", "perplexity", "kl"]).assign(n=6)
     cases.enter_damage(register, broken, 0.03)
     values = {key: entry.value for key, entry in register.entries.items()}
-    assert values == {"strength": 0.03, "damage_perplexity": 1.3, "damage_kl": 0.2}
+    worst = {"damage_perplexity": 1.6, "damage_kl": 0.2, "broken": 1}
+    assert values == {"strength": 0.03} | worst
+    assert register["damage_kl"].n == 6 and register["broken"].n == 3
+    assert register.tables["damage"] is broken
 
 
 # a kind's directions, and the shift at either sign; controls have one sign
@@ -171,7 +194,8 @@ def shift_tests(rng, planted):
         for item in range(8)
     ]
     columns = ["kind", "direction", "strength", "item", "shift", "fluency"]
-    return steered.shift_tests(pd.DataFrame(rows, columns=columns), adjust=holm, resamples=200)
+    tests = steered.shift_tests(pd.DataFrame(rows, columns=columns), adjust=holm, resamples=200)
+    return steered.counted(tests, tests[steered.CELL].assign(perplexity=1.1, kl=0.1, n=6))
 
 
 def test_shifts_are_entered_by_emotion_and_sign_and_controls_by_kind(rng, register):
@@ -359,13 +383,18 @@ def test_a_rate_at_floor_or_ceiling_leaves_no_room(register, rate, room):
 
 def test_claims_on_rates_are_judged_by_the_differences_that_they_foretell():
     tests = grading.rate_tests(replies(CELLS), "cheat")
+    cost = tests[["direction", "strength"]].assign(kind="emotion", perplexity=1.1, kl=0.1)
+    judged = partial(cases.judged_rates, tests, cost)
     up, down = ("desperate", 1), ("desperate", -1)
-    assert cases.judged_rates(tests, {up: 1, down: -1}) == "supported"
-    assert cases.judged_rates(tests, {up: 1, down: -1, ("calm", 1): -1}) == "partly"
-    assert cases.judged_rates(tests, {up: -1, down: 1}) == "reversed"
-    assert cases.judged_rates(tests, {("calm", 1): -1, ("calm", -1): 1}) == "not supported"
+    assert judged({up: 1, down: -1}) == "supported"
+    assert judged({up: 1, down: -1, ("calm", 1): -1}) == "partly"
+    assert judged({up: -1, down: 1}) == "reversed"
+    assert judged({("calm", 1): -1, ("calm", -1): 1}) == "not supported"
     with pytest.raises(BadInput, match="'happy' was not steered at sign \\+1"):
-        cases.judged_rates(tests, {("happy", 1): 1})
+        judged({("happy", 1): 1})
+    # a broken model's replies show nothing
+    cost["perplexity"] = steered.LIMIT
+    assert cases.judged_rates(tests, cost, {up: 1, down: -1}) == "not supported"
 
 
 # --- models side by side -----------------------------------------------------------------------

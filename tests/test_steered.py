@@ -87,6 +87,31 @@ def test_an_effect_that_a_shuffled_control_has_too_is_not_clear(rng):
     assert steered.shift_tests(unrelated).set_index("direction").clear[list(effects)].all()
 
 
+def damage_of(tests, perplexity=1.1):
+    """Damage of every cell of tests: a number, or {direction: number}."""
+    cells = tests[steered.CELL]
+    given = perplexity if isinstance(perplexity, dict) else {}
+    costs = [given.get(name, 1.1 if given else perplexity) for name in cells.direction]
+    return cells.assign(perplexity=costs, kl=0.1, n=6)
+
+
+def test_an_effect_of_a_direction_that_breaks_the_model_does_not_count(rng):
+    tests = steered.shift_tests(both_signs(rng, {"joyful": 2.0, "weak": 0.5}, {"joyful": -1.0}))
+    found = steered.counted(tests, damage_of(tests))
+    assert found.coherent.all() and found.counts[found.direction == "joyful"].all()
+    assert not found.counts[found.direction == "weak"].any()
+    assert found.counts[found.kind != "emotion"].isna().all()
+    pd.testing.assert_frame_equal(found[tests.columns], tests, check_dtype=False)
+    broken = steered.counted(tests, damage_of(tests, {"joyful": steered.LIMIT}))
+    assert not broken.counts[broken.kind == "emotion"].any()
+    assert broken.passes[broken.direction == "joyful"].all()
+    # a control may go unmeasured, an emotion may not
+    some = damage_of(tests)[lambda rows: rows.kind == "emotion"]
+    assert steered.counted(tests, some).counts.equals(found.counts)
+    with pytest.raises(BadInput, match="damage of 'joyful' at strength -0.5 was not measured"):
+        steered.counted(tests, some[(some.direction != "joyful") | (some.strength > 0)])
+
+
 EXPECTED = {("joyful", 1): 1, ("joyful", -1): -1}
 
 
@@ -104,19 +129,22 @@ EXPECTED = {("joyful", 1): 1, ("joyful", -1): -1}
 )
 def test_claims_are_judged_by_the_effects_they_foretell(rng, up, down, verdict):
     tests = steered.shift_tests(both_signs(rng, {"joyful": up}, {"joyful": down}))
+    tests = steered.counted(tests, damage_of(tests))
     assert steered.judged(tests, EXPECTED) == verdict
 
 
 def test_a_claim_is_judged_by_its_own_cells_alone(rng):
     effects = {"joyful": 2.0, "gloomy": -1.0}
     tests = steered.shift_tests(both_signs(rng, effects, {"joyful": 2.0, "gloomy": 0.5}))
+    broken = damage_of(tests)
+    tests, uncounted = steered.counted(tests, broken), tests
     assert steered.judged(tests, {("joyful", 1): 1, ("gloomy", 1): -1}) == "supported"
     assert steered.judged(tests, {("joyful", 1): 1, ("gloomy", 1): 1}) == "partly"
     assert steered.judged(tests, {("joyful", 1): -1}) == "reversed"
     assert steered.judged(tests, {("gloomy", -1): 1}) == "not supported"
     # effects that pass are not enough, nor are clear ones
     for column in ("passes", "clear"):
-        without = tests.assign(**{column: False})
+        without = steered.counted(uncounted.assign(**{column: False}), broken)
         assert steered.judged(without, {("joyful", 1): 1}) == "not supported"
 
 
@@ -249,6 +277,7 @@ def test_damage_is_reckoned_from_scores_and_kept(planted_scores):
     np.testing.assert_allclose(found.perplexity, np.exp([0, 0.2, 0.4] * 2))
     kl = [0.5 * np.log(0.25 / (p * (1 - p))) / 2 for p in (0.5, 0.7, 0.9)]
     np.testing.assert_allclose(found.kl, kl * 2, atol=1e-7)
+    assert (found.n == 2).all()
     # once without steering, once for no strength, and once for every addition
     assert len(planted_scores) == 1 + 1 + 4
     again = steered.damage(model, directions, vectors, texts, **options)

@@ -24,6 +24,7 @@ from emotion_concepts.vectors import EmotionVectors
 
 SIGNS = {1: "up", -1: "down"}
 MARKS = {1: "+", -1: "−"}
+TRIED = (("emotion", "desperate"), ("emotion", "calm"))  # over all strengths, with two controls
 
 
 # --- a crossed design, without steering --------------------------------------------------------
@@ -86,7 +87,8 @@ def sign_flip_p(differences: np.ndarray, *, resamples: int = 2000, seed: int = 0
 
 def choose_strength(
     model: TracedModel,
-    directions: steered.Directions,
+    chosen: steered.Directions,
+    controls: steered.Directions,
     vectors: EmotionVectors,
     *,
     layers: Sequence[int],
@@ -96,33 +98,57 @@ def choose_strength(
 ) -> tuple[float, pd.DataFrame]:
     """Return the largest strength of either sign that leaves the model coherent, and the damage.
 
-    The choice is by damage to neutral text alone (`steered.coherent_strength`), never by effect.
+    The choice is by damage to neutral text alone (`steered.coherent_strength`), never by effect,
+    and by four directions over all strengths: `TRIED` and the first two controls. At the strength
+    that is chosen the damage of all others is measured, too, so that a shift by one that breaks the
+    model does not count.
 
     Parameters
     ----------
-    directions : {(kind, name): ``[n_layers, d_model]``}
-        Two emotions and two controls will do: damage depends on the kind of direction.
+    chosen, controls : {(kind, name): ``[n_layers, d_model]``}
+        Chosen ones are steered at either sign, controls at positive strength.
     texts, words : int
         Neutral texts, and how many of their first words are used.
     """
-    signed = sorted({s for strength in strengths for s in (strength, -strength)})
     neutral = [" ".join(t.split(" ")[:words]) for t in corpus.load_neutral(limit=texts).text]
-    broken = steered.damage(model, directions, vectors, neutral, layers=layers, strengths=signed)
-    return steered.coherent_strength(broken), broken
+
+    def cost(directions, strengths):
+        return steered.damage(
+            model, directions, vectors, neutral, layers=layers, strengths=strengths
+        )
+
+    tried = {key: chosen[key] for key in TRIED} | dict(list(controls.items())[:2])
+    swept = cost(tried, sorted({s for x in strengths for s in (x, -x)}))
+    strength = steered.coherent_strength(swept)
+    rest = [
+        cost({key: x for key, x in directions.items() if key not in tried}, signed)
+        for directions, signed in ((chosen, [strength, -strength]), (controls, [strength]))
+    ]
+    return strength, pd.concat([swept, *rest], ignore_index=True)
 
 
 def enter_damage(register: Register, broken: pd.DataFrame, strength: float) -> None:
     """Enter the strength of the tests and what it does to neutral text at worst."""
     at = broken[broken.strength.abs() == strength]
-    register.add("strength", strength, method="largest strength with perplexity below 1.5 times")
-    register.add("damage_perplexity", at.perplexity.max(), method="worst ratio of perplexities")
-    register.add("damage_kl", at.kl.max(), method="worst KL of the next token, nats")
+    n = int(at.n.iloc[0])
+    worst = f"worst of {len(at)} directions and signs on neutral texts"
+    method = f"largest strength with perplexity below {steered.LIMIT} times, four directions tried"
+    register.add("strength", strength, method=method)
+    register.add("damage_perplexity", at.perplexity.max(), n=n, method=f"{worst}: perplexity ratio")
+    register.add("damage_kl", at.kl.max(), n=n, method=f"{worst}: KL of the next token, nats")
+    register.add(
+        "broken",
+        int((at.perplexity >= steered.LIMIT).sum()),
+        n=len(at),
+        method=f"directions and signs with perplexity of at least {steered.LIMIT} times",
+    )
+    register.tables["damage"] = broken
 
 
 def enter_shifts(register: Register, tests: pd.DataFrame, measure: str) -> None:
     """Enter each emotion's shift at either sign, and the spread of the controls.
 
-    Keys are ``shift_<measure>_<emotion>_up`` and ``..._down``.
+    `tests` are from `steered.counted`. Keys are ``shift_<measure>_<emotion>_up`` and ``..._down``.
     """
     emotions = tests[tests.kind == "emotion"]
     for row in emotions.itertuples():
@@ -156,17 +182,16 @@ def enter_shifts(register: Register, tests: pd.DataFrame, measure: str) -> None:
         tests.loc[tests.kind.isin(["shuffled", "unrelated"]), "shift"].abs().max(),
         method="largest shift by a shuffled or unrelated direction",
     )
-    counts = (emotions.passes & emotions.clear).astype(bool)
     register.add(
         key_of("passed", measure),
-        int(counts.sum()),
-        n=len(counts),
-        method="emotions and signs beyond every control, Holm p < .05",
+        int(emotions.counts.astype(bool).sum()),
+        n=len(emotions),
+        method="emotions and signs beyond every control, Holm p < .05, where coherent",
     )
     register.add(
         key_of("beyond_random", measure),
         int(emotions.passes.astype(bool).sum()),
-        n=len(counts),
+        n=len(emotions),
         method="emotions and signs beyond random directions alone, Holm p < .05",
     )
 
@@ -175,9 +200,8 @@ def enter_shifts(register: Register, tests: pd.DataFrame, measure: str) -> None:
 
 
 def drawn(tests: pd.DataFrame) -> pd.DataFrame:
-    """Return tests for `case_figures.shift_forest`; what passes is beyond all controls."""
-    counts = tests.passes.where(tests.passes.isna(), tests.passes.eq(True) & tests.clear.eq(True))
-    return tests.assign(passes=counts, sign=np.sign(tests.strength))
+    """Return tests for `case_figures.shift_forest`; what passes there is what counts."""
+    return tests.assign(passes=tests.counts, sign=np.sign(tests.strength))
 
 
 def headline(
@@ -272,13 +296,15 @@ def measurable(register: Register, outcome: str) -> bool:
     return 0.2 <= register[key_of("rate", outcome, "unsteered")].value <= 0.8
 
 
-def judged_rates(tests: pd.DataFrame, expected: dict[tuple[str, int], int]) -> str:
+def judged_rates(
+    tests: pd.DataFrame, broken: pd.DataFrame, expected: dict[tuple[str, int], int]
+) -> str:
     """Return the verdict on rates whose differences from random directions a claim foretells.
 
-    As `steered.judged`, for the table of `grading.rate_tests`.
+    As `steered.judged`, for the table of `grading.rate_tests`, and with the damage done.
     """
-    shifts = tests.assign(beyond=tests.difference, clear=True)
-    return steered.judged(shifts, expected)
+    differences = tests.assign(kind="emotion", beyond=tests.difference, clear=True)
+    return steered.judged(steered.counted(differences, broken), expected)
 
 
 # --- models side by side -----------------------------------------------------------------------

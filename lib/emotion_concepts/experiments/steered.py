@@ -43,6 +43,7 @@ Cell = tuple[str, str, float]  # kind, name, strength
 
 CELL = ["kind", "direction", "strength"]
 ROWS = 512  # prompts whose steering is in memory at a time
+LIMIT = 1.5  # a model counts as coherent while perplexity on neutral text rises by less, as a ratio
 
 
 # --- directions and cells ----------------------------------------------------------------------
@@ -366,15 +367,45 @@ def shift_tests(
     return table
 
 
-def judged(tests: pd.DataFrame, expected: Mapping[tuple[str, int], int]) -> str:
-    """Return the verdict on shifts whose directions a claim foretells.
-
-    A shift counts if it passes and is clear in `shift_tests`.
+def counted(tests: pd.DataFrame, broken: pd.DataFrame) -> pd.DataFrame:
+    """Return tests with the damage that each direction does, and which of its effects count.
 
     Parameters
     ----------
     tests : DataFrame
-        As from `shift_tests`, both signs of the strength.
+        As from `shift_tests`: kind, direction, strength, passes, clear.
+    broken : DataFrame
+        As from `damage`, with every emotion and strength of the tests.
+
+    Returns
+    -------
+    DataFrame
+        With perplexity and kl (None where not measured), coherent (perplexity below `LIMIT`), and
+        for emotions counts: passes, clear and coherent.
+    """
+    table = tests.merge(broken[[*CELL, "perplexity", "kl"]], on=CELL, how="left")
+    emotion = table.kind == "emotion"
+    unknown = table[emotion & table.perplexity.isna()]
+    if len(unknown):
+        row = unknown.iloc[0]
+        raise BadInput(
+            f"the damage of {row.direction!r} at strength {row.strength:g} was not measured; "
+            "give that cell to `damage`"
+        )
+    table["coherent"] = table.perplexity < LIMIT
+    table["counts"] = None
+    counts = table.passes.eq(True) & table.clear.eq(True) & table.coherent
+    table.loc[emotion, "counts"] = counts[emotion]
+    return table
+
+
+def judged(tests: pd.DataFrame, expected: Mapping[tuple[str, int], int]) -> str:
+    """Return the verdict on shifts whose directions a claim foretells.
+
+    Parameters
+    ----------
+    tests : DataFrame
+        As from `counted`, both signs of the strength.
     expected : {(emotion, sign of the strength): sign of the shift}
 
     Returns
@@ -389,7 +420,7 @@ def judged(tests: pd.DataFrame, expected: Mapping[tuple[str, int], int]) -> str:
         if (emotion, sign) not in rows.index:
             raise BadInput(f"{emotion!r} was not steered at sign {sign:+d}; add it to the emotions")
         row = rows.loc[(emotion, sign)]
-        found.append(foretold * np.sign(row.beyond) * bool(row.passes and row.clear))
+        found.append(foretold * np.sign(row.beyond) * bool(row.counts))
     if max(found) <= 0:
         return "reversed" if min(found) < 0 else "not supported"
     return "supported" if min(found) > 0 else "partly"
@@ -430,8 +461,9 @@ def damage(
 
     Returns
     -------
-    DataFrame with columns kind, direction, strength, perplexity (ratio of steered to unsteered) and
-    kl (nats, of the next token after the first half, unsteered against steered; mean over texts).
+    DataFrame with columns kind, direction, strength, perplexity (ratio of steered to unsteered), kl
+    (nats, of the next token after the first half, unsteered against steered; mean over texts) and n
+    (texts).
     """
     heads, tails = zip(*map(_halves, texts), strict=True)
     base = continuation_logprobs(model, heads, tails)
@@ -449,11 +481,11 @@ def damage(
                 kl = (np.exp(plain) * (plain - after)).sum(1).mean()
                 store.append([mark], np.array([[kl]], dtype=np.float32))
             kl = store.open()[known.get(mark, -1), 0]
-        rows.append((*part[0], float(np.exp(lost)), float(kl)))
-    return pd.DataFrame(rows, columns=[*CELL, "perplexity", "kl"])
+        rows.append((*part[0], float(np.exp(lost)), float(kl), len(texts)))
+    return pd.DataFrame(rows, columns=[*CELL, "perplexity", "kl", "n"])
 
 
-def coherent_strength(broken: pd.DataFrame, *, limit: float = 1.5) -> float:
+def coherent_strength(broken: pd.DataFrame, *, limit: float = LIMIT) -> float:
     """Return the largest strength at which no direction, of either sign, breaks the model.
 
     Parameters
