@@ -33,10 +33,13 @@ def test_the_readmes_example_runs_as_it_stands(tmp_path, monkeypatch):
     from emotion_concepts import corpus
 
     monkeypatch.chdir(tmp_path)
-    small = corpus.load_stories("literary", topics=1)
-    monkeypatch.setattr(corpus, "load_stories", lambda *_, **__: small)  # the whole takes minutes
+    # the whole corpus takes minutes
+    small = corpus.load_stories("literary", topics=1).groupby("emotion", sort=False).head(1)[:12]
+    neutral = corpus.load_neutral(limit=12)
+    monkeypatch.setattr(corpus, "load_stories", lambda *_, **__: small)
+    monkeypatch.setattr(corpus, "load_neutral", lambda *_, **__: neutral)
     [code] = re.findall(r"```python\n(.*?)```", (readme.ROOT / "README.md").read_text(), re.DOTALL)
     found: dict = {}
     exec(code, found)
-    assert found["reading"].shape[1] == 171
+    assert found["reading"].shape[1] == len(set(small.emotion)) == 12
     assert (tmp_path / "literary.safetensors").exists()
