@@ -681,3 +681,49 @@ def change_bars(
     ax.set_xlabel(xlabel)
     ax.grid(axis="y")
     return figure
+
+
+# --- chapter 8: what training does ---------------------------------------------------------------
+
+
+@styled
+def training_curves(
+    table: pd.DataFrame,
+    *,
+    value: str,
+    hue: str,
+    title: str,
+    ylabel: str,
+    note: str | None = None,
+    controls: Sequence[str] = (),
+) -> Figure:
+    """Draw one line per `hue` over the updates of training, named at its end.
+
+    Parameters
+    ----------
+    table : DataFrame
+        One row an update and line: ``step`` and the columns named below.
+    value, hue : str
+        Columns of the height and of the line's name.
+    title, ylabel : str
+        The question or finding, and the axis with its unit.
+    note : str, optional
+        n, and what an update is; set below the title.
+    controls : sequence of str
+        Values of `hue` to draw in grey.
+
+    Raises
+    ------
+    BadInput
+        On an empty table, a missing column, an unknown control, or too many coloured lines.
+    """
+    need_columns(table, "step", value, hue)
+    looks = line_colours(list(table[hue].unique()), controls)
+    figure = canvas(title, note, height=3.2)
+    ax = figure.subplots()
+    steps = table.rename(columns={"step": "layer"})
+    ends = layer_lines(ax, steps, looks, value=value, hue=hue)
+    layer_axes(ax, steps["layer"], ylabel, "linear")
+    ax.set_xlabel("updates")
+    name_ends({ax: ends})
+    return figure

@@ -95,17 +95,24 @@ def load_model(
     UnknownModel, WeightsUnavailable, ModelTooLarge, UnsupportedArchitecture
         Each says what to do.
     """
+    card = cards().get(name)
+    if remote not in (False, "local"):
+        hub_id = card.hub_id if card else name
+        return TracedModel.on_server(hub_id, name=name, remote=remote, revision=revision)
+    module, tokenizer, identity = load_module(name, dtype=dtype, device=device, revision=revision)
+    speed_up_generation(module)
+    return TracedModel(module, tokenizer, identity, remote=remote)
+
+
+def load_module(
+    name: str, *, dtype: str = "auto", device: str = "auto", revision: str | None = None
+) -> tuple:
+    """Return a model as transformers has it, its tokenizer and its identity; see `load_model`."""
     from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
     if dtype != "auto" and dtype not in DTYPES:
         raise BadInput(f"dtype {dtype!r} is unknown; {nearest(dtype, ['auto', *DTYPES])}")
-    card = cards().get(name)
-    on_server = remote not in (False, "local")
-    if on_server:
-        hub_id = card.hub_id if card else name
-        return TracedModel.on_server(hub_id, name=name, remote=remote, revision=revision)
-
-    source, pinned = _resolve(name, card)
+    source, pinned = _resolve(name, cards().get(name))
     device = _pick_device(device)
     chosen = DTYPES[fast_dtype(device) if dtype == "auto" else dtype]
     try:
@@ -121,14 +128,13 @@ def load_model(
             "Check the name, your network and, for gated models, `hf auth login`; "
             f"{DEFAULT_MODEL!r} needs no hub."
         ) from error
-    speed_up_generation(module)
     identity = ModelIdentity(
         name=filed_as(name),
         weights=pinned or _weights_identity(source, config),
         tokenizer=_tokenizer_identity(tokenizer),
         dtype=str(chosen).removeprefix("torch."),
     )
-    return TracedModel(module.eval(), tokenizer, identity, remote=remote)
+    return module.eval(), tokenizer, identity
 
 
 # --- where weights come from -----------------------------------------------------------------

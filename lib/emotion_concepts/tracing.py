@@ -15,7 +15,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from itertools import chain
 from pathlib import Path
 
@@ -94,8 +94,10 @@ class TracedModel:
         Passed to every trace: False, True (NDIF), a server's URL, or "local".
     """
 
+    _held = False  # True while `generate_reading` waits for its caller inside a trace
+
     def __init__(self, module, tokenizer, identity: ModelIdentity, *, remote: bool | str = False):
-        self.envoy = TransformersModel(
+        self._envoy = TransformersModel(
             module, tokenizer=tokenizer, task="text-generation", rename=RENAME
         )
         self._describe(identity, remote)
@@ -108,7 +110,7 @@ class TracedModel:
         """Return a model whose weights stay on an NDIF server (meta tensors here)."""
         model = cls.__new__(cls)
         try:
-            model.envoy = TransformersModel(
+            model._envoy = TransformersModel(
                 hub_id, task="text-generation", rename=RENAME, revision=revision
             )
         except OSError as error:
@@ -135,6 +137,16 @@ class TracedModel:
             )
 
     @property
+    def envoy(self) -> TransformersModel:
+        """The model as nnsight wraps it, which runs one trace at a time."""
+        if self._held:
+            raise EmotionConceptsError(
+                f"{self.identity.name!r} is in the middle of a reply that is being read; "
+                "finish or close that first"
+            )
+        return self._envoy
+
+    @property
     def device(self) -> torch.device:
         return next(self.envoy._module.parameters()).device
 
@@ -146,6 +158,17 @@ class TracedModel:
     @property
     def chat(self) -> bool:
         return bool(self.tokenizer.chat_template)
+
+    def rounded(self) -> TracedModel:
+        """Round the weights to bfloat16, computing as before; return this model, renamed.
+
+        What half precision does to a result, on machines that are slow in it.
+        """
+        with torch.no_grad():
+            for weight in self.envoy._module.parameters():
+                weight.copy_(weight.to(torch.bfloat16))
+        self.identity = replace(self.identity, dtype=f"{self.identity.dtype}, rounded")
+        return self
 
     def chat_prompt(self, messages: Sequence[dict]) -> str:
         """Return chat messages in the model's own template, up to where its reply begins.
@@ -1029,6 +1052,78 @@ def _steered_ids(
         with tracer.invoke():  # an open loop is left only by a second, empty invoke
             ids = tracer.result.save()
     return ids
+
+
+def generate_reading(
+    model: TracedModel,
+    prompt: str,
+    layer: int,
+    directions: np.ndarray,
+    *,
+    on_token: Callable[[int, np.ndarray], Steering | bool | None],
+    max_new_tokens: int,
+    centre: np.ndarray | None = None,
+    temperature: float = 0.0,
+    seed: int = 0,
+) -> None:
+    """Generate a continuation as :func:`generate` does and read each of its tokens on the way.
+
+    A token has a residual stream once the model reads it, so `on_token` is called with it in the
+    middle of the pass that computes the next one. The token that ends a reply is never read.
+
+    Parameters
+    ----------
+    directions : ``[k, d_model]``
+        Unit vectors.
+    on_token : callable
+        Takes a token's id and the cosines ``[k]`` of its residual stream with the directions. It
+        may return False to stop right there, or a Steering of one row that is added to every
+        token from the next one on, in place of an earlier one; None goes on. Meanwhile the model
+        is held, and can do nothing else.
+    centre : ``[d_model]``, optional
+        Subtracted from the residual stream first.
+
+    Raises
+    ------
+    BadInput
+        For an empty prompt, no tokens to generate, or a model on a server: what a trace finds
+        leaves a server at its end.
+    """
+    if model.remote:
+        raise BadInput(
+            f"{model.identity.name!r} runs on a server, which cannot send tokens out one by one; "
+            "read the finished text with `token_residuals`"
+        )
+    if max_new_tokens < 1:
+        raise BadInput(f"max_new_tokens={max_new_tokens} leaves nothing to generate")
+    layer = model.check_layer(layer)
+    [batch] = _batches(model, tokenize(model, [prompt]), progress=None)
+    inputs = {key: batch.inputs[key] for key in ("input_ids", "attention_mask")}
+    # one token more, which is never drawn, since the last token is to be read as well
+    options = {"max_new_tokens": max_new_tokens + 1, **_sampling(model, temperature, [seed])}
+    rows = torch.tensor(np.asarray(directions), dtype=torch.float32)
+    origin = torch.zeros(model.d_model) if centre is None else torch.tensor(centre).float()
+    add: dict[int, torch.Tensor] = {}
+    envoy, model._held = model.envoy, True
+    try:
+        with torch.no_grad(), envoy.generate(inputs, **options) as tracer:
+            for step in tracer.iter[1:]:  # step 0 reads the prompt
+                token, answer = int(envoy.embed_tokens.input), None
+                for block in sorted({layer, *add}):
+                    residual = envoy.layers[block].output
+                    if block in add:
+                        residual = residual + add[block].to(residual)
+                        envoy.layers[block].output = residual
+                    if block == layer:
+                        here = residual[0, -1].float() - origin.to(residual.device)
+                        cosines = rows.to(residual.device) @ here / here.norm()
+                        answer = on_token(token, cosines.cpu().numpy())
+                        if answer is False or step == max_new_tokens:
+                            tracer.stop()
+                if isinstance(answer, Steering):
+                    add = dict(zip(answer.layers, torch.tensor(answer.add[0]), strict=True))
+    finally:
+        model._held = False
 
 
 # --- the weights that read-outs need -----------------------------------------------------------
