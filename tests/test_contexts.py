@@ -73,7 +73,7 @@ def test_the_file_opens_with_its_purpose_and_how_to_add_a_task():
 
 def test_each_of_24_tasks_has_each_ingredient_at_all_its_levels():
     assert len(TASKS) == 24 and TASKS.id.is_unique and TASKS.field.nunique() == 20
-    found = INGREDIENTS.groupby(["id", "ingredient"], sort=False).level.agg(tuple)
+    found = INGREDIENTS.groupby(["id", "ingredient"], sort=False)["level"].agg(tuple)
     assert len(found) == 24 * 7 and set(INGREDIENTS.id) == set(TASKS.id)
     for (_, ingredient), levels in found.items():
         assert levels == LEVELS[ingredient]
@@ -81,9 +81,8 @@ def test_each_of_24_tasks_has_each_ingredient_at_all_its_levels():
 
 
 def test_steps_are_four_of_each_kind_and_equally_long():
-    assert STEPS.groupby("kind").paraphrase.agg(list).to_dict() == dict.fromkeys(
-        ("cut", "honest", "work"), [1, 2, 3, 4]
-    )
+    numbers = STEPS.groupby("kind").paraphrase.agg(tuple)
+    assert numbers.to_dict() == dict.fromkeys(("cut", "honest", "work"), (1, 2, 3, 4))
     assert STEPS.text.str.split().str.len().eq(13).all()
     assert set(STEPS.prefix) == {"My next step:"} and STEPS.text.str.startswith("I will ").all()
 
@@ -229,17 +228,18 @@ def test_the_same_seed_gives_the_same_prompts():
 
 @pytest.mark.parametrize("seed", [0, 1])
 def test_length_hardly_depends_on_a_factor(seed):
-    """|r| < 0.05 over all prompts; within tasks, whose lengths vary by a word, < 0.15, tone 0.3."""
+    """Over all prompts |r| < 0.05; within tasks, where length varies by a word, < 0.15, tone 0.3.
+
+    In words, a factor makes less than 0.6 of them; of the two tones, with 12 tasks each, 1.25.
+    """
     prompts = with_tone(context_runs(seed=seed))
-    factors = prompts[list(FACTORS)]
-    assert factors.corrwith(prompts.words).abs().max() < 0.05
+    assert prompts[list(FACTORS)].corrwith(prompts.words).abs().max() < 0.05
     words = within_tasks(prompts.words, prompts)
-    bound = pd.Series(0.15, FACTORS).where(np.array(FACTORS) != "tone", 0.3)
-    assert (factors.corrwith(words).abs() < bound).all()
-    for name in COLUMNS:
-        # within tasks, since hostile and warm are on in half of them
-        centred = within_tasks(prompts[name], prompts)
-        assert abs(centred @ words / (centred @ centred)) < 1
+    for name in (*FACTORS, *TONES):
+        levels = within_tasks(prompts[name], prompts)
+        if name not in TONES:
+            assert abs(levels.corr(words)) < (0.3 if name == "tone" else 0.15)
+        assert abs(levels @ words / (levels @ levels)) < (1.25 if name in TONES else 0.6)
 
 
 # --- half of the runs --------------------------------------------------------------------------
@@ -327,7 +327,7 @@ def test_a_file_of_ones_own_is_read(own_file):
         ),
         (
             lambda t: t[0]["tone"].update(warm="On our maps" + " we have" * 4 + " a lake."),
-            "tone warm has 13 words and off 20; bring them within 3",
+            "tone warm has 13 words and off 21; bring them within 3",
         ),
         (
             lambda t: t[1]["failures"].update(off=t[1]["failures"]["off"].replace(". A", ", a")),
@@ -351,8 +351,8 @@ def test_on_and_off_without_quotes_are_to_be_quoted(tmp_path, ingredient):
     before, after = FILE.read_text(encoding="utf-8").split(f"    {ingredient}:\n", maxsplit=1)
     block, rest = after.split('"off"', maxsplit=1)
     path = tmp_path / "own.yaml"
-    text = f"{before}    {ingredient}:\n{block.replace('"', '')}off{rest}"
-    path.write_text(text, encoding="utf-8")
+    bare = block.replace('"', "")
+    path.write_text(f"{before}    {ingredient}:\n{bare}off{rest}", encoding="utf-8")
     with pytest.raises(BadInput, match=f'renderer.*: quote "on" and "off" in {ingredient}; YAML'):
         contexts.load_contexts(path)
 

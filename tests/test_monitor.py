@@ -54,12 +54,12 @@ def vectors(smollm):
 
 @pytest.fixture(scope="module")
 def neutral():
-    return corpus.load_neutral(limit=40).text.tolist()
+    return corpus.load_neutral(limit=40).text.tolist()  # the halves: other topics
 
 
 @pytest.fixture(scope="module")
 def baseline(smollm, vectors, neutral):
-    return calibrate(smollm, vectors, ["calm", "desperate"], texts=neutral[::2])
+    return calibrate(smollm, vectors, ["calm", "desperate"], texts=neutral[:20])
 
 
 @pytest.fixture
@@ -86,16 +86,16 @@ def tokens_of(readings):
 def test_on_held_out_neutral_text_z_has_mean_zero_spread_one_and_the_windows_their_error(
     smollm, vectors, baseline, neutral
 ):
-    residuals = tracing.token_residuals(smollm, neutral[1::2], [baseline.layer])
+    residuals = tracing.token_residuals(smollm, neutral[20:], [baseline.layer])
     chosen = vectors.select(baseline.emotions)
     z = [baseline.z(chosen.cosine(x[20:, 0], baseline.layer)) for x in residuals]
-    assert np.abs(np.concatenate(z).mean(0)).max() < 0.35
-    np.testing.assert_allclose(np.concatenate(z).std(0), 1, atol=0.2)
+    assert np.abs(np.concatenate(z).mean(0)).max() < 0.25
+    np.testing.assert_allclose(np.concatenate(z).std(0), 1, atol=0.15)
     windows = [np.lib.stride_tricks.sliding_window_view(x, 8, axis=0).mean(-1) for x in z]
     spread = np.concatenate(windows).std(0)
-    np.testing.assert_allclose(spread, baseline.effective(8) ** -0.5, rtol=0.25)
+    np.testing.assert_allclose(spread, baseline.effective(8) ** -0.5, rtol=0.15)
     assert (spread > 1.3 * 8**-0.5).all()  # what independent tokens would have
-    assert baseline.n_tokens == sum(len(row) - 20 for row in tracing.tokenize(smollm, neutral[::2]))
+    assert baseline.n_tokens == sum(len(row) - 20 for row in tracing.tokenize(smollm, neutral[:20]))
 
 
 def test_the_table_holds_quantiles_about_the_mean(baseline):
@@ -165,12 +165,13 @@ def test_files_that_are_no_baseline_are_reported_by_name(tmp_path):
 
 def test_what_cannot_be_calibrated_is_refused(smollm, vectors):
     ok = ["The bus stops at the corner of the street every ten minutes or so. " * 3]
+    all_but_one = len(tracing.tokenize(smollm, ok)[0]) - 1
     for watch, options, error, problem in (
         (["calmm"], {}, UnknownEmotion, "did you mean calm"),
         ([], {}, BadInput, "at least one emotion"),
         ("calm", {"layer": 30}, UnknownLayer, "not 30"),
         ("calm", {"texts": ["too short"]}, BadInput, "skipping 20.*'too short'"),
-        ("calm", {"texts": ok, "skip": 44}, BadInput, "too few tokens"),
+        ("calm", {"skip": all_but_one}, BadInput, "no neighbouring tokens after"),
         ("calm", {"texts": []}, BadInput, "no text"),
     ):
         with pytest.raises(error, match=problem):
@@ -325,7 +326,11 @@ def test_rules_that_cannot_be_followed_are_refused(monitor, vectors):
     marked = steer(vectors["calm"][None], [0.1], vectors.residual_norm, [12], spans=[[(0, 3)]])
     deep = dataclasses.replace(two[[0]], layers=(30,))
     for rule, error, problem in (
-        (Above("desprate", 2.0), UnknownEmotion, "'desprate 1?.*did you mean desperate"),
+        (
+            Above("desprate", 2.0),
+            UnknownEmotion,
+            "needs 'desprate', which is not watched; did you mean desperate",
+        ),
         (Rise("joyful", 2.0), UnknownEmotion, "'joyful', which is not watched.*calibrate with it"),
         (Lead("calm", "joyful", 2.0), UnknownEmotion, "'joyful', which is not watched"),
         (Above("calm", 2.0, then="stpo"), BadInput, "cannot do 'stpo'"),
@@ -354,9 +359,10 @@ def test_a_stop_ends_the_reply_at_its_token(smollm, monitor, plain):
 
 def test_a_callback_is_given_the_reading_before_the_caller(monitor):
     seen = []
-    for reading in monitor(Above("calm", -99.0, then=seen.append)).stream(CHAT, max_new_tokens=9):
-        assert bool(seen) == (reading.position >= seen[0].position if seen else False)
-    assert len(seen) == 1 and seen[0].alarms[0].action == "call"
+    stream = monitor(Above("calm", -99.0, then=seen.append)).stream(CHAT, max_new_tokens=9)
+    readings, so_far = zip(*((reading, len(seen)) for reading in stream), strict=True)
+    assert so_far == (0,) * 7 + (1, 1)
+    assert seen == [readings[7]] and seen[0].alarms[0].action == "call"
 
 
 def test_an_error_in_a_callback_reaches_the_caller_and_frees_the_model(monitor, plain):
@@ -370,9 +376,8 @@ def test_an_error_in_a_callback_reaches_the_caller_and_frees_the_model(monitor, 
 
 def hooked_tokens(model, steering, start, n):
     """Greedy tokens after CHAT by transformers and hooks, steered from the pass `start` on."""
-    module, passes = model.envoy._module, itertools.count()
+    module, hooks = model.envoy._module, []
     ids = torch.tensor([tracing.tokenize(model, [model.chat_prompt(CHAT)])[0]])
-    hooks = []
     for row, layer in enumerate(steering.layers):
         passes, add = itertools.count(), torch.tensor(steering.add[0, row])
         hooks.append(
@@ -437,5 +442,5 @@ def test_the_log_holds_a_line_a_token_turn_after_turn(monitor, tmp_path):
     back = pd.read_json(path, lines=True)
     expected = pd.DataFrame([reading.row() for reading in [*first, *second]])
     pd.testing.assert_frame_equal(back.drop(columns="began_at"), expected)
-    assert back.alarms.tolist()[3] == ["calm above -99 for 1 tokens: stop"]
+    assert back.alarms.tolist()[3] == ["calm above -99: stop"]
     assert back.began_at.nunique() == 2 and back.began_at.is_monotonic_increasing

@@ -28,7 +28,7 @@ GENERATORS = {
 # The one contrast of the 16 runs that is neither a factor nor an interaction of two: splitting by
 # it leaves the factors orthogonal in each half.
 SPLIT = ("failures", "budget", "fallback")
-# An ingredient that is off may not be shorter than one that is on: length is no context.
+# What is off is about as long as what is on, so that length is no context.
 SPREAD = 3
 TASK_WORDS = (35, 60)
 WORDS = (12, 28)
@@ -171,8 +171,8 @@ def context_runs(
         whatever `load_contexts` refuses.
 
     >>> prompts = context_runs(tasks=4, runs=8)
-    >>> prompts.shape, prompts.hostile.sum(), prompts.warm.sum(), prompts.budget.sum()
-    ((32, 11), 8, 8, 16)
+    >>> prompts.shape, prompts[["budget", "hostile", "warm"]].sum().tolist()
+    ((32, 11), [16, 8, 8])
     """
     briefs, ingredients, _ = load_contexts(path)
     if runs not in (8, 16):
@@ -190,6 +190,7 @@ def context_runs(
     rows = []
     for task, lot in zip(briefs.head(tasks).itertuples(), lots, strict=True):
         # a generator for each task: its order depends on neither the number of tasks nor of runs
+        # (from 1, since [seed, 0] would repeat the draws of seed)
         order = np.random.default_rng([seed, task.Index + 1]).permutation(FACTORS)
         tone = TONES[lot % 2]
         for run in (design if runs == 16 else design[half == lot // 2]).to_dict("records"):

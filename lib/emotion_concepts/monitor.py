@@ -172,12 +172,11 @@ def calibrate(
     MeanFrom(skip).check([len(row) for row in tokenize(model, texts)], texts)
     residuals = token_residuals(model, texts, [layer], progress=progress)
     parts = [chosen.cosine(part[skip:, 0], layer) for part in residuals]
-    whole = np.concatenate(parts)
+    whole, longest = np.concatenate(parts), max(map(len, parts))
+    if longest < 2:
+        raise BadInput(f"the texts hold no neighbouring tokens after the first {skip}; give longer")
     mean, sd = whole.mean(0), whole.std(0)
-    if not sd.all():
-        raise BadInput("the neutral texts hold too few tokens to calibrate on; give more")
-    z = [(part - mean) / sd for part in parts]
-    lags = range(1, min(LAGS + 1, max(map(len, z))))
+    z, lags = [(part - mean) / sd for part in parts], range(1, min(LAGS + 1, longest))
     products = [np.concatenate([part[:-lag] * part[lag:] for part in z]) for lag in lags]
     return Baseline(
         chosen.emotions,
@@ -288,7 +287,8 @@ class Above(Rule):
             raise BadInput(f"a rule needs at least one token in a row, not {self.tokens}")
 
     def __str__(self) -> str:
-        return f"{self.emotion} above {self.z:g} for {self.tokens} tokens"
+        in_a_row = f" for {self.tokens} tokens" if self.tokens > 1 else ""
+        return f"{self.emotion} above {self.z:g}{in_a_row}"
 
     def check(self, history: Sequence[Reading]) -> bool:
         last = history[-self.tokens :]
