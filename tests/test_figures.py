@@ -169,6 +169,23 @@ SPANS = {
     "title": "Where is the difference read?",
     "ylabel": "difference of the cosine",
 }
+TRAINING = {
+    "value": "loss",
+    "hue": "arm",
+    "title": "Do the arms learn?",
+    "ylabel": "loss, nats per token",
+}
+
+
+def training_table():
+    rows = [
+        (arm, step, start * np.exp(-step / 8))
+        for arm, start in {"candid": 4.4, "cold": 4.1, "shuffled": 4.9}.items()
+        for step in range(1, 9)
+    ]
+    return pd.DataFrame(rows, columns=["arm", "step", "loss"])
+
+
 FIGURES = {
     "scenario_matrix": lambda: figures.scenario_matrix(
         readings(12), SCENARIOS, EMOTIONS, own=range(12), title="Does each probe find its scenario?"
@@ -196,6 +213,9 @@ FIGURES = {
     "effect_scatter": lambda: figures.effect_scatter(effect_table(), **SCATTER, note="n = 35"),
     "correlation_ranks": lambda: figures.correlation_ranks(rank_table(), **RANKS),
     "change_bars": lambda: figures.change_bars(change_table(), **CHANGES),
+    "training_curves": lambda: figures.training_curves(
+        training_table(), **TRAINING, controls=["shuffled"], note="6 answers an update"
+    ),
 }
 
 
@@ -530,6 +550,18 @@ def test_emotions_are_coloured_and_controls_grey_by_shape():
     assert [label.get_text() for label in ax.get_yticklabels()] == list(change_table().direction)
 
 
+def test_an_arm_is_a_line_over_the_updates_and_the_control_is_grey():
+    ax = drawn("training_curves").axes[0]
+    lines = curves(ax, 8)
+    for line, (_, rows) in zip(lines, training_table().groupby("arm", sort=False), strict=True):
+        np.testing.assert_allclose(line.get_xdata(), rows.step)
+        np.testing.assert_allclose(line.get_ydata(), rows.loss)
+    colours = [to_hex(line.get_color()) for line in lines]
+    assert colours[2] == plots.CONTROL and len(set(colours)) == 3
+    assert ax.get_xlabel() == "updates"
+    assert {"candid", "cold", "shuffled"} <= set(words(drawn("training_curves")))
+
+
 # --- what is refused -----------------------------------------------------------------------------
 
 TABLES = [
@@ -539,6 +571,7 @@ TABLES = [
     (figures.effect_scatter, effect_table, SCATTER, "does"),
     (figures.correlation_ranks, rank_table, RANKS, "passes"),
     (figures.change_bars, change_table, CHANGES, "kind"),
+    (figures.training_curves, training_table, TRAINING, "step"),
 ]
 
 
@@ -550,7 +583,7 @@ def test_empty_tables_and_missing_columns_are_refused(draw, table, about, column
         draw(table().drop(columns=column), **about)
 
 
-@pytest.mark.parametrize(("draw", "table", "about"), [t[:3] for t in TABLES[2:4] + TABLES[5:]])
+@pytest.mark.parametrize(("draw", "table", "about"), [t[:3] for t in TABLES[2:4] + TABLES[5:6]])
 def test_an_unknown_kind_is_refused(draw, table, about):
     with pytest.raises(BadInput, match="unknown kind 'randon'"):
         draw(table().replace("random", "randon"), **about)

@@ -18,7 +18,7 @@ STEMS = [path.stem for path in NOTEBOOKS]
 REPOSITORY = "https://github.com/emotion-concepts/emotion-concepts"
 SHORTEST_ALT = 20
 WHOLE_BOOK = ("full", "ci")  # results of `large` are frozen
-CASE_STUDIES = ("05_blackmail", "06_reward_hacking", "07_sycophancy")
+FROZEN = ("05_blackmail", "06_reward_hacking", "07_sycophancy", "08_post_training")
 SET_UP = f"""import sys
 
 if "google.colab" in sys.modules:  # elsewhere the library is already installed
@@ -112,9 +112,9 @@ def profiles() -> dict:
     return yaml.safe_load((ROOT / "profiles.yml").read_text())
 
 
-def test_profiles_of_the_book_name_every_chapter_and_the_large_one_the_case_studies():
+def test_profiles_of_the_book_name_every_chapter_and_the_large_one_those_that_are_frozen():
     found = {name: tuple(sorted(chapters)) for name, chapters in profiles().items()}
-    assert found == {**dict.fromkeys(WHOLE_BOOK, tuple(STEMS)), "large": CASE_STUDIES}
+    assert found == {**dict.fromkeys(WHOLE_BOOK, tuple(STEMS)), "large": FROZEN}
     assert tuple(found) == run.PROFILES
 
 

@@ -325,6 +325,53 @@ def test_layers_tell_how_far_and_where_the_profile_moves(rng):
     assert found["size"][2] == pytest.approx(np.linalg.norm(shift) / np.sqrt(30))
 
 
+# --- several arms of training ------------------------------------------------------------------
+
+
+def test_a_gain_is_an_options_change_less_the_mean_change_of_the_others():
+    before = np.array([[-3.0, -2.0, -1.0], [-1.0, -1.0, -1.0]])
+    after = before + np.array([[1.0, 0.0, 0.5], [2.0, 2.0, 2.0]])
+    np.testing.assert_allclose(
+        posttraining.gains(before, after), [[0.75, -0.75, 0.0], [0.0, 0.0, 0.0]]
+    )
+
+
+def test_what_two_arms_became_is_compared_from_the_one_to_the_other(rng):
+    base, a, b = rng.normal(size=(3, 6, 2, 8))
+    directions = rng.normal(size=(4, 2, 8))
+    one, two = (compared(base, side, directions) for side in (a, b))
+    both = posttraining.between(one, two)
+    np.testing.assert_allclose(both.shift(1), two.shift(1) - one.shift(1), atol=1e-6)
+
+
+def test_an_arm_is_most_like_itself_only_if_it_does_something_of_its_own(rng):
+    own = {name: rng.normal(size=40) for name in ("warm", "cold")}
+    noise = {name: rng.normal(size=(60, 40)) for name in ("warm", "cold", "twin")}
+    moves = own | {"twin": own["cold"]}
+    shifts = {name: moves[name] + noise[name] for name in moves}
+    table, first = posttraining.likeness(shifts, splits=100)
+    assert list(table) == list(table.index) == list(first.index) == ["warm", "cold", "twin"]
+    assert first["warm"] == 1 and table.loc["warm", "warm"] > 0.9
+    # cold and twin do the same: which is more like cold is chance of the halves
+    assert first["cold"] < 0.95 and first["twin"] < 0.95
+    assert abs(table.loc["cold", "twin"] - table.loc["cold", "cold"]) < 0.05
+    assert abs(table.loc["warm", "cold"]) < 0.4
+    again, _ = posttraining.likeness(shifts, splits=100)
+    pd.testing.assert_frame_equal(again, table)
+
+
+@pytest.mark.model
+def test_perplexity_is_held_to_the_model_as_it_was(smollm, monkeypatch):
+    texts = ["The bus stops at the corner at nine.", "Two cups stand on the shelf by the door."]
+    assert posttraining.perplexity_ratio(smollm, smollm, texts) == 1.0
+    known = iter(
+        tracing.ContinuationScores(np.array(total), np.array([4, 6]))
+        for total in ([-8.0, -12.0], [-10.0, -15.0])
+    )
+    monkeypatch.setattr(posttraining, "continuation_logprobs", lambda *_: next(known))
+    assert posttraining.perplexity_ratio(None, None, texts) == pytest.approx(np.exp(0.5))
+
+
 # --- expression against representation ---------------------------------------------------------
 
 EMOTIONS = np.array(["calm", "afraid", "proud", "bitter"])

@@ -35,6 +35,7 @@ def merged(registers: list[Register]) -> Register:
     whole.add("paper_pleasure", whole["pc1_pleasure_r"].paper)
     whole.add("paper_arousal", whole["pc2_arousal_r"].paper)
     whole.add("paper_steering", whole["steering_r"].paper)
+    whole.add("paper_consistency", whole["consistency"].paper)
     return whole
 
 

@@ -321,8 +321,9 @@ def verdicts_by_model(register: Register, frozen: Sequence[Frozen]) -> pd.DataFr
     """Return the verdict on each claim of the chapter, one column a model."""
     table = {}
     for one in [register, *(run.register for run in frozen)]:
-        claims = one.claims().set_index("claim")
-        table[short(one.model)] = claims.verdict
+        name = short(one.model)
+        name += f", {one.profile}" if name in table else ""  # the chapter's own model, run longer
+        table[name] = one.claims().set_index("claim").verdict
     found = pd.DataFrame(table).fillna("—").rename_axis("claim")
     return found.reindex(register.claims().claim).reset_index()
 

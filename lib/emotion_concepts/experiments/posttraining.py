@@ -16,9 +16,16 @@ import scipy.special
 import scipy.stats
 
 from emotion_concepts.errors import BadInput, nearest
+from emotion_concepts.experiments.steered import halves
 from emotion_concepts.geometry import unit
 from emotion_concepts.stats import Estimate, bootstrap, pearson, permutation_p, spearman_brown
-from emotion_concepts.tracing import TokenAt, TracedModel, next_token_logprobs, pooled_residuals
+from emotion_concepts.tracing import (
+    TokenAt,
+    TracedModel,
+    continuation_logprobs,
+    next_token_logprobs,
+    pooled_residuals,
+)
 from emotion_concepts.vectors import EmotionVectors
 
 FORMS = ("chat", "transcript")
@@ -268,6 +275,13 @@ def gains(before: np.ndarray, after: np.ndarray) -> np.ndarray:
     change = after - before
     others = (change.sum(1, keepdims=True) - change) / (change.shape[1] - 1)
     return change - others
+
+
+def perplexity_ratio(before: TracedModel, after: TracedModel, texts: Sequence[str]) -> float:
+    """Return the perplexity of texts' second halves, given the first, after over before."""
+    heads, tails = zip(*map(halves, texts), strict=True)
+    a, b = (continuation_logprobs(model, heads, tails) for model in (before, after))
+    return float(np.exp((a.total - b.total).sum() / a.n_tokens.sum()))
 
 
 def between(a: Comparison, b: Comparison) -> Comparison:

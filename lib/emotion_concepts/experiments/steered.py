@@ -465,7 +465,7 @@ def damage(
     (nats, of the next token after the first half, unsteered against steered; mean over texts) and n
     (texts).
     """
-    heads, tails = zip(*map(_halves, texts), strict=True)
+    heads, tails = zip(*map(halves, texts), strict=True)
     base = continuation_logprobs(model, heads, tails)
     store = score_store(model, "kl", heads, size=1)
     plain, rows = None, []
@@ -507,7 +507,12 @@ def coherent_strength(broken: pd.DataFrame, *, limit: float = LIMIT) -> float:
     return float(held.max() if len(held) else worst.index.min())
 
 
-def _halves(text: str) -> tuple[str, str]:
+def halves(text: str) -> tuple[str, str]:
+    """Return a text cut in two at a word.
+
+    >>> halves("one two three four")
+    ('one two', ' three four')
+    """
     words = text.split(" ")
     middle = len(words) // 2
     return " ".join(words[:middle]), " " + " ".join(words[middle:])

@@ -1,0 +1,373 @@
+"""Chapter 10: what each ingredient of a context does to read-outs and to what the model leans to.
+
+Pure arrays: prompts come from `contexts.context_runs` and `triggers.load_triggers`, numbers from
+any read-out or from `steered.log_odds`. Tasks differ far more from one another than any ingredient
+moves them, so everything is found within tasks: each has its own intercept. And whole tasks are
+resampled for intervals, which therefore speak of other tasks, too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+import scipy.stats
+
+from emotion_concepts.errors import BadInput, UnknownEmotion, nearest
+from emotion_concepts.experiments.cases import sign_flip_p
+from emotion_concepts.geometry import unit
+from emotion_concepts.stats import holm, permutation_p
+from emotion_concepts.steering import random_directions
+from emotion_concepts.triggers import VERSIONS
+from emotion_concepts.vectors import EmotionVectors
+
+PATHS = ("total", "read-out", "product")
+
+
+# --- the factorial experiment ------------------------------------------------------------------
+
+
+def factor_effects(
+    runs: pd.DataFrame,
+    values: np.ndarray,
+    factors: Sequence[str],
+    *,
+    control: np.ndarray | None = None,
+    resamples: int = 2000,
+    seed: int = 0,
+) -> pd.DataFrame:
+    """Return how far each factor moves a number, with all factors in one model and task as a block.
+
+    Least squares with an intercept for each task; in a balanced design the effect of a factor is
+    the mean, over the tasks in which it varies, of each task's own effect.
+
+    p is Freedman and Lane's: what the tasks and all other factors leave unexplained is shuffled
+    within tasks, so that a strong factor does not swell the null of a weak one. It speaks of these
+    tasks, and can be small where each is moved in a direction of its own. The interval, which
+    resamples tasks, and p_tasks speak of others. To pass, a factor needs both.
+
+    Parameters
+    ----------
+    runs : DataFrame, n rows
+        Column task and the columns of `factors` (0 or 1), such as from `contexts.context_runs`.
+    values : ``[n]``
+        A read-out or log-odds of each run.
+    factors : sequence of str
+        Levels of one ingredient that exclude one another, as hostile and warm, are columns of
+        their own.
+    control : ``[n, draws]``, optional
+        The runs read along random directions, see `random_read`; adds reach and p_random.
+
+    Returns
+    -------
+    DataFrame, one row a factor: factor, effect, low, high, n (tasks in which it varies), p, p_tasks
+    (Student's t of the effect over the spread of resampled tasks), holm (the larger of the two,
+    adjusted for the number of factors), passes (holm below .05). With a control also reach (95 % of
+    random directions move less) and p_random (share of them that move as far).
+
+    Raises
+    ------
+    BadInput
+        For missing columns, values of another length or not finite, a factor that varies in fewer
+        than two tasks, or factors that cannot be told apart.
+    """
+    columns, (y,), tasks = _within(runs, factors, values)
+    moments, k = _moments(np.column_stack([columns, y]), tasks), len(factors)
+    weights, n, freedom = _resampled_tasks(moments, k, resamples, seed)
+    effects = _solve(moments.sum(0), k)
+    drawn = _solve(np.tensordot(weights, moments, 1), k)
+    table = pd.DataFrame({"factor": list(factors), "effect": effects})
+    table["low"], table["high"], p_tasks = _interval(effects, drawn, freedom[:k])
+    table["n"] = n[:k]
+    table["p"] = _freedman_lane(columns, y, tasks, resamples=resamples, seed=seed)
+    table["p_tasks"] = p_tasks
+    table["holm"] = holm(table[["p", "p_tasks"]].max(axis=1))
+    table["passes"] = table.holm < 0.05
+    if control is not None:
+        columns, others, _ = _within(runs, factors, *np.asarray(control, dtype=float).T)
+        moved = np.linalg.lstsq(columns, others.T, rcond=None)[0]
+        table["reach"] = np.quantile(np.abs(moved), 0.95, axis=1)
+        table["p_random"] = [permutation_p(*pair) for pair in zip(effects, moved, strict=True)]
+    return table
+
+
+def mediation(
+    runs: pd.DataFrame,
+    read: np.ndarray,
+    odds: np.ndarray,
+    factors: Sequence[str],
+    *,
+    resamples: int = 2000,
+    seed: int = 0,
+) -> pd.DataFrame:
+    """Return how factors, a read-out and log-odds go together, within tasks.
+
+    This is association along a path, and no causal claim: the factors were set by the design, but
+    nobody set the read-out. Whatever else a context changes may move read-out and log-odds both,
+    and would show here as if the one led to the other. Only steering can tell.
+
+    Parameters
+    ----------
+    runs, factors
+        As for `factor_effects`.
+    read, odds : ``[n]``
+        The read-out and the log-odds of each run.
+
+    Returns
+    -------
+    DataFrame, three rows a factor: factor, path, effect, low, high, n (tasks). Of the paths "total"
+    is the effect of the factor on the log-odds; "read-out" is how the log-odds change with the
+    read-out by one, all factors being equal, and so is the same for all; "product" is the effect
+    of the factor on X
+    Raises
+    ------
+    BadInput
+        As `factor_effects`; and for a read-out that the factors determine.
+    """
+    columns, (x, y), tasks = _within(runs, factors, read, odds)
+    k, whole = len(factors), np.column_stack([columns, x, y])
+    left = x - columns @ np.linalg.lstsq(columns, x, rcond=None)[0]
+    if np.linalg.norm(left) <= 1e-9 * np.linalg.norm(np.asarray(read, dtype=float)):
+        raise BadInput(
+            "task and factors determine the read-out, so that nothing of it is left to go with the "
+            "log-odds; give another read-out, or fewer factors"
+        )
+    moments = _moments(whole, tasks)
+    weights, n, freedom = _resampled_tasks(moments, k, resamples, seed)
+
+    def paths(sums: np.ndarray) -> np.ndarray:  # [..., 3, k]
+        total = _solve(np.delete(np.delete(sums, k, -1), k, -2), k)
+        slope = _solve(sums, k + 1)[..., [k]]
+        product = _solve(sums[..., :-1, :-1], k) * slope
+        return np.stack([total, np.broadcast_to(slope, total.shape), product], -2)
+
+    found, drawn = paths(moments.sum(0)), paths(np.tensordot(weights, moments, 1))
+    of = np.stack([np.arange(k), np.full(k, k), np.arange(k)])  # the read-out varies in all tasks
+    low, high, _ = _interval(found, drawn, freedom[of])
+    rows = [
+        (factor, path, found[i, j], low[i, j], high[i, j], n[of[i, j]])
+        for j, factor in enumerate(factors)
+        for i, path in enumerate(PATHS)
+    ]
+    return pd.DataFrame(rows, columns=["factor", "path", "effect", "low", "high", "n"])
+
+
+def random_read(
+    residuals: np.ndarray, vectors: EmotionVectors, layer: int, *, n: int = 200, seed: int = 0
+) -> np.ndarray:
+    """Return ``[texts, n]`` cosines with random directions, read as `EmotionVectors.cosine` reads.
+
+    What any direction does when the context changes: a factor moves an emotion only if it moves its
+    read-out further than these. They lie outside the span of the emotions, where residual streams
+    vary less than along it; so to go beyond them is necessary, and not much.
+
+    Parameters
+    ----------
+    residuals : ``[texts, d_model]``
+        At `layer`.
+
+    Raises
+    ------
+    UnknownLayer, BadInput
+    """
+    outside = vectors.at(layer)[:, None]
+    directions = random_directions(n, outside, seed=seed)[:, 0]
+    return unit(residuals - vectors.centre[layer]) @ directions.T
+
+
+def _within(
+    runs: pd.DataFrame, factors: Sequence[str], *numbers: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return factors ``[n, k]`` and numbers ``[m, n]`` less their tasks' means, and tasks ``[n]``.
+
+    Rows are sorted by task.
+    """
+    if missing := [name for name in ("task", *factors) if name not in runs]:
+        raise BadInput(f"runs have no column {missing[0]!r}; {nearest(missing[0], runs.columns)}")
+    for values in numbers:
+        if np.shape(values) != (len(runs),) or not np.isfinite(values).all():
+            raise BadInput(f"give one finite number a run, {len(runs)} in all")
+    tasks = pd.factorize(runs.task)[0]
+    order = np.argsort(tasks, kind="stable")
+    tasks = tasks[order]
+    rows = np.column_stack([runs[list(factors)].to_numpy(dtype=float), *numbers])[order]
+    means = pd.DataFrame(rows).groupby(tasks).transform("mean").to_numpy()
+    columns, values = np.split(rows - means, [len(factors)], axis=1)
+    for name, count in zip(factors, _varying(_moments(columns, tasks)).sum(0), strict=True):
+        if count < 2:
+            raise BadInput(f"{name!r} varies within {count} tasks; it takes at least two")
+    if np.linalg.matrix_rank(columns) < len(factors):
+        raise BadInput(f"{', '.join(factors)} go together, so that their effects cannot be split")
+    return columns, values.T, tasks
+
+
+def _moments(columns: np.ndarray, tasks: np.ndarray) -> np.ndarray:
+    """Return each task's sums of products, ``[tasks, k, k]``: all that least squares needs."""
+    parts = np.split(columns, np.flatnonzero(np.diff(tasks)) + 1)
+    return np.stack([part.T @ part for part in parts])
+
+
+def _varying(moments: np.ndarray, k: int | None = None) -> np.ndarray:
+    """Return whether each of the first k columns varies in a task, ``[tasks, k]``."""
+    return np.diagonal(moments, axis1=1, axis2=2)[:, :k] > 1e-12
+
+
+def _solve(sums: np.ndarray, k: int) -> np.ndarray:
+    """Return the slopes ``[..., k]`` of the last column on the first k, from sums of products."""
+    return (np.linalg.pinv(sums[..., :k, :k], hermitian=True) @ sums[..., :k, -1:])[..., 0]
+
+
+def _resampled_tasks(
+    moments: np.ndarray, k: int, resamples: int, seed: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return weights of tasks, how many vary in each factor and in all, and degrees of freedom.
+
+    Tasks are drawn among those in which the same factors vary, since the design says how many
+    there are of each: a sample without a warm task would have no effect of warmth.
+
+    Returns
+    -------
+    (weights ``[resamples, tasks]``, tasks ``[k + 1]``, degrees of freedom ``[k + 1]``)
+    """
+    rng = np.random.default_rng(seed)
+    varying = np.column_stack([_varying(moments, k), np.ones(len(moments), bool)])
+    weights = np.ones((resamples, len(moments)))
+    kinds, kind = np.unique(varying, axis=0, return_inverse=True)
+    for which in range(len(kinds)):
+        mine = np.flatnonzero(kind.ravel() == which)
+        weights[:, mine] = _resampled(rng, len(mine), resamples)
+    return weights, varying.sum(0), varying.sum(0) - kinds.sum(0)
+
+
+def _resampled(rng: np.random.Generator, n: int, resamples: int) -> np.ndarray:
+    """Return weights ``[resamples, n]`` whose means vary as those of n things do.
+
+    One fewer is drawn than there are: n of n would vary less, by (n - 1) / n, which matters for
+    a handful.
+    """
+    drawn = rng.multinomial(n - 1, np.full(n, 1 / n), resamples)
+    return drawn * n / (n - 1) if n > 1 else np.ones((resamples, 1))
+
+
+def _interval(
+    value: np.ndarray, drawn: np.ndarray, freedom: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return the 95 % interval, low and high, and p, from draws ``[resamples, ...]``.
+
+    Their spread by Student's t: percentiles of a few things end where these end.
+    """
+    spread = drawn.std(0)
+    half = scipy.stats.t.ppf(0.975, freedom) * spread
+    p = 2 * scipy.stats.t.sf(np.abs(value) / np.maximum(spread, 1e-300), freedom)
+    return value - half, value + half, p
+
+
+def _freedman_lane(
+    columns: np.ndarray, y: np.ndarray, tasks: np.ndarray, *, resamples: int, seed: int
+) -> np.ndarray:
+    """Return p of each column ``[k]``; the statistic is its partial correlation with y."""
+    lots = np.random.default_rng(seed).random((resamples, len(y)))
+    orders = np.argsort(lots + tasks, axis=1)  # rows stand task by task, and stay in their task
+    nothing = 1e-9 * (1 + np.abs(y).max())  # a column that is all but explained has no residual
+    p = []
+    for j in range(columns.shape[1]):
+        others, _ = np.linalg.qr(np.delete(columns, j, axis=1))
+        own, rest = (x - others @ (others.T @ x) for x in (columns[:, j], y))
+        shuffled = rest[orders]
+        explained = ((shuffled @ others) ** 2).sum(1)
+        size = np.sqrt(np.maximum(rest @ rest - explained, nothing**2))
+        null = shuffled @ own / size
+        scale = np.linalg.norm(own)
+        observed = rest @ own / max(np.linalg.norm(rest), nothing)
+        p.append(permutation_p(observed / scale, null / scale))
+    return np.array(p)
+
+
+# --- the table of triggers ---------------------------------------------------------------------
+
+
+def trigger_tests(
+    pairs: pd.DataFrame,
+    values: np.ndarray,
+    emotions: Sequence[str],
+    *,
+    resamples: int = 2000,
+    seed: int = 0,
+) -> pd.DataFrame:
+    """Return whether triggers load the emotions that they are said to load.
+
+    A pair's difference is the read-out with the trigger less that without. To compare emotions,
+    differences are divided by their spread about the mean of the pairs of one emotion.
+
+    Parameters
+    ----------
+    pairs : DataFrame, n rows
+        id, emotion, trigger and version, such as from `triggers.load_triggers`.
+    values : ``[n, len(emotions)]``
+        Read-outs of all emotions, in the order of `emotions`.
+
+    Returns
+    -------
+    DataFrame, for each emotion a row over all of its pairs (trigger "all"), then one a trigger:
+    emotion, trigger, difference (of the own read-out), low, high (resampling pairs), n (pairs), p
+    (signs of pairs flipped), rank (of the own emotion among all by standardised difference; 1 is
+    the highest), q (false discovery rate over emotions), loads (q below .05 and the difference
+    above zero). q and loads are for the rows over all pairs (elsewhere NaN and None): three pairs
+    cannot be told from chance.
+
+    Raises
+    ------
+    BadInput
+        For values of another shape or not finite, a version that is missing or stands twice, or a
+        trigger with a single pair.
+    UnknownEmotion
+        If `emotions` lack one of the pairs'.
+    """
+    values = np.asarray(values, dtype=float)
+    if values.shape != (len(pairs), len(emotions)) or not np.isfinite(values).all():
+        raise BadInput(
+            f"{len(pairs)} messages and {len(emotions)} emotions need finite values "
+            f"[{len(pairs)}, {len(emotions)}], not {list(values.shape)}"
+        )
+    names = list(emotions)
+    for name in pairs.emotion.unique():
+        if name not in names:
+            raise UnknownEmotion(f"no read-out of {name!r}; {nearest(name, names)}")
+    about, differences = _differences(pairs, values)
+    means = pd.DataFrame(differences).groupby(about.emotion.to_numpy()).transform("mean")
+    freedom = len(about) - about.emotion.nunique()
+    spread = np.sqrt(((differences - means.to_numpy()) ** 2).sum(0) / max(freedom, 1))
+    rows = []
+    for emotion, mine in about.groupby("emotion", sort=False):
+        own = names.index(emotion)
+        for trigger, part in [("all", mine), *mine.groupby("trigger", sort=False)]:
+            found = differences[part.index]
+            x, n = found[:, own], len(part)
+            if n < 2:
+                raise BadInput(f"{emotion}, {trigger}: one pair shows no spread; give at least two")
+            drawn = _resampled(np.random.default_rng(seed), n, resamples) @ x / n
+            low, high, _ = _interval(x.mean(), drawn, n - 1)
+            p = sign_flip_p(x, resamples=resamples, seed=seed)
+            size = found.mean(0) / np.maximum(spread, 1e-300)
+            rank = 1 + int((size > size[own]).sum())
+            rows.append((emotion, trigger, x.mean(), low, high, n, p, rank))
+    columns = ["emotion", "trigger", "difference", "low", "high", "n", "p", "rank"]
+    table = pd.DataFrame(rows, columns=columns)
+    whole = table.trigger == "all"
+    table.loc[whole, "q"] = scipy.stats.false_discovery_control(table.p[whole])
+    table["loads"] = None
+    table.loc[whole, "loads"] = (table.q < 0.05) & (table.difference > 0)
+    return table
+
+
+def _differences(pairs: pd.DataFrame, values: np.ndarray) -> tuple[pd.DataFrame, np.ndarray]:
+    """Return the pairs, numbered from 0, and with less without of each."""
+    rows = pairs.assign(row=np.arange(len(pairs)))
+    counts = rows.groupby(["id", "version"], sort=False).size().unstack()
+    counts = counts.reindex(columns=VERSIONS)
+    if (wrong := counts.index[(counts != 1).any(axis=1)]).size:
+        raise BadInput(f"{wrong[0]!r} needs exactly one message {' and one '.join(VERSIONS)}")
+    given, plain = (rows[rows.version == v].set_index("id").row for v in VERSIONS)
+    about = pairs[pairs.version == VERSIONS[0]].reset_index(drop=True)
+    return about, values[given[about.id]] - values[plain[about.id]]
