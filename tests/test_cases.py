@@ -434,6 +434,14 @@ def test_verdicts_stand_claim_by_claim_and_a_claim_that_was_not_tested_has_none(
     assert cases.verdicts_by_model(made(claims=CLAIMS), []).claim.tolist() == list(CLAIMS)
 
 
+def test_the_chapters_own_model_run_longer_stands_beside_it_under_its_profile():
+    longer = run_of("org/tiny-instruct", {"It lies.": "partly"})
+    longer.register.profile = "large"
+    table = cases.verdicts_by_model(made(claims=CLAIMS), [longer])
+    assert list(table) == ["claim", "tiny-instruct", "tiny-instruct, large"]
+    assert table["tiny-instruct, large"].tolist() == ["partly", "—", "—"]
+
+
 def test_numbers_without_a_claim_are_no_verdicts():
     register = made(claims=CLAIMS)
     register.add("r", 0.5)

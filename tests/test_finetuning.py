@@ -10,7 +10,9 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from emotion_concepts import corpus, finetuning, models, tracing
 from emotion_concepts.errors import BadInput
+from emotion_concepts.experiments.posttraining import compare_models
 from emotion_concepts.finetuning import IGNORED, TONES, Recipe, tune, tuned_model
+from emotion_concepts.vectors import EmotionVectors
 
 FILE = corpus.DATA / "post_training.jsonl"
 
@@ -437,3 +439,28 @@ def test_forbidden_words_fall_and_the_rest_stays(base, tuned, silenced, lost):
 
     assert 0 < moved(silent) < 0.05
     assert moved(silent) < moved(taught) / 10
+
+
+@pytest.mark.model
+def test_two_checkpoints_in_folders_are_compared_as_a_published_pair(folder, arm, tmp_path):
+    """What a user does with a base model and its post-trained one."""
+    post = tuned_model(arm, 12, RECIPE)
+    post.envoy._module.save_pretrained(tmp_path / "post")
+    post.tokenizer.save_pretrained(tmp_path / "post")
+    pair = [models.load_model(name, dtype="float32") for name in (folder, str(tmp_path / "post"))]
+    assert pair[0].identity.weights != pair[1].identity.weights
+    rng = np.random.default_rng(0)
+    vectors = EmotionVectors(
+        ("calm", "afraid"),
+        rng.normal(size=(2, 3, 32)).astype(np.float32),
+        np.ones((2, 3)),
+        np.zeros((3, 32)),
+        np.zeros(3, dtype=int),
+        np.ones(3),
+    )
+    prompts = pd.DataFrame({"set": "neutral", "text": PROMPTS})
+    found = compare_models(*pair, vectors, prompts)
+    assert found.shift(2).shape == (4, 2) and (np.abs(found.shift(2)) > 1e-4).all()
+    np.testing.assert_allclose(
+        found.post, compare_models(pair[0], post, vectors, prompts).post, atol=1e-4
+    )

@@ -15,6 +15,15 @@ import pandas as pd
 import scipy.stats
 
 from emotion_concepts.errors import BadInput, UnknownEmotion, nearest
+from emotion_concepts.experiments.blocks import (
+    freedman_lane,
+    interval,
+    products,
+    resampled,
+    resampled_tasks,
+    slopes,
+    within,
+)
 from emotion_concepts.experiments.cases import sign_flip_p
 from emotion_concepts.geometry import unit
 from emotion_concepts.stats import holm, permutation_p
@@ -72,20 +81,20 @@ def factor_effects(
         For missing columns, values of another length or not finite, a factor that varies in fewer
         than two tasks, or factors that cannot be told apart.
     """
-    columns, (y,), tasks = _within(runs, factors, values)
-    moments, k = _moments(np.column_stack([columns, y]), tasks), len(factors)
-    weights, n, freedom = _resampled_tasks(moments, k, resamples, seed)
-    effects = _solve(moments.sum(0), k)
-    drawn = _solve(np.tensordot(weights, moments, 1), k)
+    columns, (y,), tasks = within(runs, factors, values)
+    sums, k = products(np.column_stack([columns, y]), tasks), len(factors)
+    weights, n, freedom = resampled_tasks(sums, k, resamples=resamples, seed=seed)
+    effects = slopes(sums.sum(0), k)
+    drawn = slopes(np.tensordot(weights, sums, 1), k)
     table = pd.DataFrame({"factor": list(factors), "effect": effects})
-    table["low"], table["high"], p_tasks = _interval(effects, drawn, freedom[:k])
+    table["low"], table["high"], p_tasks = interval(effects, drawn, freedom[:k])
     table["n"] = n[:k]
-    table["p"] = _freedman_lane(columns, y, tasks, resamples=resamples, seed=seed)
+    table["p"] = freedman_lane(columns, y, tasks, resamples=resamples, seed=seed)
     table["p_tasks"] = p_tasks
     table["holm"] = holm(table[["p", "p_tasks"]].max(axis=1))
     table["passes"] = table.holm < 0.05
     if control is not None:
-        columns, others, _ = _within(runs, factors, *np.asarray(control, dtype=float).T)
+        columns, others, _ = within(runs, factors, *np.asarray(control, dtype=float).T)
         moved = np.linalg.lstsq(columns, others.T, rcond=None)[0]
         table["reach"] = np.quantile(np.abs(moved), 0.95, axis=1)
         table["p_random"] = [permutation_p(*pair) for pair in zip(effects, moved, strict=True)]
@@ -117,34 +126,36 @@ def mediation(
     Returns
     -------
     DataFrame, three rows a factor: factor, path, effect, low, high, n (tasks). Of the paths "total"
-    is the effect of the factor on the log-odds; "read-out" is how the log-odds change with the
-    read-out by one, all factors being equal, and so is the same for all; "product" is the effect
-    of the factor on X
+    is the effect of the factor on the log-odds; "read-out" is what one more of the read-out goes
+    with in the log-odds while all factors are equal, the same for all; "product" is that times the
+    effect of the factor on the read-out. Total less product is what does not go by the read-out.
+    Intervals resample tasks.
+
     Raises
     ------
     BadInput
         As `factor_effects`; and for a read-out that the factors determine.
     """
-    columns, (x, y), tasks = _within(runs, factors, read, odds)
-    k, whole = len(factors), np.column_stack([columns, x, y])
+    columns, (x, y), tasks = within(runs, factors, read, odds)
+    k = len(factors)
     left = x - columns @ np.linalg.lstsq(columns, x, rcond=None)[0]
-    if np.linalg.norm(left) <= 1e-9 * np.linalg.norm(np.asarray(read, dtype=float)):
+    if np.linalg.norm(left) <= 1e-9 * np.linalg.norm(read):
         raise BadInput(
             "task and factors determine the read-out, so that nothing of it is left to go with the "
             "log-odds; give another read-out, or fewer factors"
         )
-    moments = _moments(whole, tasks)
-    weights, n, freedom = _resampled_tasks(moments, k, resamples, seed)
 
     def paths(sums: np.ndarray) -> np.ndarray:  # [..., 3, k]
-        total = _solve(np.delete(np.delete(sums, k, -1), k, -2), k)
-        slope = _solve(sums, k + 1)[..., [k]]
-        product = _solve(sums[..., :-1, :-1], k) * slope
+        total = slopes(np.delete(np.delete(sums, k, -1), k, -2), k)
+        slope = slopes(sums, k + 1)[..., [k]]
+        product = slopes(sums[..., :-1, :-1], k) * slope
         return np.stack([total, np.broadcast_to(slope, total.shape), product], -2)
 
-    found, drawn = paths(moments.sum(0)), paths(np.tensordot(weights, moments, 1))
+    sums = products(np.column_stack([columns, x, y]), tasks)
+    weights, n, freedom = resampled_tasks(sums, k, resamples=resamples, seed=seed)
+    found, drawn = paths(sums.sum(0)), paths(np.tensordot(weights, sums, 1))
     of = np.stack([np.arange(k), np.full(k, k), np.arange(k)])  # the read-out varies in all tasks
-    low, high, _ = _interval(found, drawn, freedom[of])
+    low, high, _ = interval(found, drawn, freedom[of])
     rows = [
         (factor, path, found[i, j], low[i, j], high[i, j], n[of[i, j]])
         for j, factor in enumerate(factors)
@@ -174,114 +185,6 @@ def random_read(
     outside = vectors.at(layer)[:, None]
     directions = random_directions(n, outside, seed=seed)[:, 0]
     return unit(residuals - vectors.centre[layer]) @ directions.T
-
-
-def _within(
-    runs: pd.DataFrame, factors: Sequence[str], *numbers: np.ndarray
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return factors ``[n, k]`` and numbers ``[m, n]`` less their tasks' means, and tasks ``[n]``.
-
-    Rows are sorted by task.
-    """
-    if missing := [name for name in ("task", *factors) if name not in runs]:
-        raise BadInput(f"runs have no column {missing[0]!r}; {nearest(missing[0], runs.columns)}")
-    for values in numbers:
-        if np.shape(values) != (len(runs),) or not np.isfinite(values).all():
-            raise BadInput(f"give one finite number a run, {len(runs)} in all")
-    tasks = pd.factorize(runs.task)[0]
-    order = np.argsort(tasks, kind="stable")
-    tasks = tasks[order]
-    rows = np.column_stack([runs[list(factors)].to_numpy(dtype=float), *numbers])[order]
-    means = pd.DataFrame(rows).groupby(tasks).transform("mean").to_numpy()
-    columns, values = np.split(rows - means, [len(factors)], axis=1)
-    for name, count in zip(factors, _varying(_moments(columns, tasks)).sum(0), strict=True):
-        if count < 2:
-            raise BadInput(f"{name!r} varies within {count} tasks; it takes at least two")
-    if np.linalg.matrix_rank(columns) < len(factors):
-        raise BadInput(f"{', '.join(factors)} go together, so that their effects cannot be split")
-    return columns, values.T, tasks
-
-
-def _moments(columns: np.ndarray, tasks: np.ndarray) -> np.ndarray:
-    """Return each task's sums of products, ``[tasks, k, k]``: all that least squares needs."""
-    parts = np.split(columns, np.flatnonzero(np.diff(tasks)) + 1)
-    return np.stack([part.T @ part for part in parts])
-
-
-def _varying(moments: np.ndarray, k: int | None = None) -> np.ndarray:
-    """Return whether each of the first k columns varies in a task, ``[tasks, k]``."""
-    return np.diagonal(moments, axis1=1, axis2=2)[:, :k] > 1e-12
-
-
-def _solve(sums: np.ndarray, k: int) -> np.ndarray:
-    """Return the slopes ``[..., k]`` of the last column on the first k, from sums of products."""
-    return (np.linalg.pinv(sums[..., :k, :k], hermitian=True) @ sums[..., :k, -1:])[..., 0]
-
-
-def _resampled_tasks(
-    moments: np.ndarray, k: int, resamples: int, seed: int
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return weights of tasks, how many vary in each factor and in all, and degrees of freedom.
-
-    Tasks are drawn among those in which the same factors vary, since the design says how many
-    there are of each: a sample without a warm task would have no effect of warmth.
-
-    Returns
-    -------
-    (weights ``[resamples, tasks]``, tasks ``[k + 1]``, degrees of freedom ``[k + 1]``)
-    """
-    rng = np.random.default_rng(seed)
-    varying = np.column_stack([_varying(moments, k), np.ones(len(moments), bool)])
-    weights = np.ones((resamples, len(moments)))
-    kinds, kind = np.unique(varying, axis=0, return_inverse=True)
-    for which in range(len(kinds)):
-        mine = np.flatnonzero(kind.ravel() == which)
-        weights[:, mine] = _resampled(rng, len(mine), resamples)
-    return weights, varying.sum(0), varying.sum(0) - kinds.sum(0)
-
-
-def _resampled(rng: np.random.Generator, n: int, resamples: int) -> np.ndarray:
-    """Return weights ``[resamples, n]`` whose means vary as those of n things do.
-
-    One fewer is drawn than there are: n of n would vary less, by (n - 1) / n, which matters for
-    a handful.
-    """
-    drawn = rng.multinomial(n - 1, np.full(n, 1 / n), resamples)
-    return drawn * n / (n - 1) if n > 1 else np.ones((resamples, 1))
-
-
-def _interval(
-    value: np.ndarray, drawn: np.ndarray, freedom: np.ndarray
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return the 95 % interval, low and high, and p, from draws ``[resamples, ...]``.
-
-    Their spread by Student's t: percentiles of a few things end where these end.
-    """
-    spread = drawn.std(0)
-    half = scipy.stats.t.ppf(0.975, freedom) * spread
-    p = 2 * scipy.stats.t.sf(np.abs(value) / np.maximum(spread, 1e-300), freedom)
-    return value - half, value + half, p
-
-
-def _freedman_lane(
-    columns: np.ndarray, y: np.ndarray, tasks: np.ndarray, *, resamples: int, seed: int
-) -> np.ndarray:
-    """Return p of each column ``[k]``; the statistic is its partial correlation with y."""
-    lots = np.random.default_rng(seed).random((resamples, len(y)))
-    orders = np.argsort(lots + tasks, axis=1)  # rows stand task by task, and stay in their task
-    nothing = 1e-9 * (1 + np.abs(y).max())  # a column that is all but explained has no residual
-    p = []
-    for j in range(columns.shape[1]):
-        others, _ = np.linalg.qr(np.delete(columns, j, axis=1))
-        own, rest = (x - others @ (others.T @ x) for x in (columns[:, j], y))
-        shuffled = rest[orders]
-        explained = ((shuffled @ others) ** 2).sum(1)
-        size = np.sqrt(np.maximum(rest @ rest - explained, nothing**2))
-        null = shuffled @ own / size
-        scale = np.linalg.norm(own)
-        observed = rest @ own / max(np.linalg.norm(rest), nothing)
-        p.append(permutation_p(observed / scale, null / scale))
-    return np.array(p)
 
 
 # --- the table of triggers ---------------------------------------------------------------------
@@ -346,8 +249,8 @@ def trigger_tests(
             x, n = found[:, own], len(part)
             if n < 2:
                 raise BadInput(f"{emotion}, {trigger}: one pair shows no spread; give at least two")
-            drawn = _resampled(np.random.default_rng(seed), n, resamples) @ x / n
-            low, high, _ = _interval(x.mean(), drawn, n - 1)
+            drawn = resampled(np.random.default_rng(seed), n, resamples) @ x / n
+            low, high, _ = interval(x.mean(), drawn, n - 1)
             p = sign_flip_p(x, resamples=resamples, seed=seed)
             size = found.mean(0) / np.maximum(spread, 1e-300)
             rank = 1 + int((size > size[own]).sum())

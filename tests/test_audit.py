@@ -1,0 +1,397 @@
+"""An audit on the packaged model, and the spans that it is made of."""
+
+import html
+import re
+from html.parser import HTMLParser
+
+import numpy as np
+import pytest
+
+from emotion_concepts import audit, corpus, tracing
+from emotion_concepts.assistant_prompts import load_assistant_prompts
+from emotion_concepts.audit import audit_context
+from emotion_concepts.contexts import context_runs
+from emotion_concepts.errors import BadInput, UnknownEmotion, UnknownLayer, WrongModel
+from emotion_concepts.spans import Fillers, instead, split_spans, without
+from emotion_concepts.tracing import MeanFrom, TokenAt
+from emotion_concepts.vectors import EmotionVectors, Provenance
+
+# --- spans -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "parts",
+    [
+        ["One. ", "Two! ", "Three? ", "Four…\n", "Five"],
+        ["Ask Dr. Lund and J. Smith, e.g. today. ", "It costs 3.5 crowns vs. 4.\n"],
+        ['"Stop!" she said. ', "(It was late.) ", "**Go on.** ", "See fig. 3, No. 5 and p. 7."],
+        ["Look at a.b.c and https://example.org/x?y. ", "Then wait ... and go on."],
+        ["  Leading space. ", "Trailing space. \n\n"],
+        [
+            "Rules:\n",
+            "- Be quick. Be good.\n",
+            "  * Ask first\n    and wait\n",
+            "2) Third\n\n",
+            "End.",
+        ],
+        ["# Role\n", "You are a clerk.\n", "## Task\n", "Write.\n"],
+        ["Budget: 300 tokens\n", "Deadline: noon\nor one hour later"],
+        ["Prose that somebody has wrapped by hand at about seventy\ncharacters. ", "Next."],
+        ["Run this:\n", "```python\nx = 1. Foo\n\n# no heading\n```\n", "Then stop."],
+        ["Never closed:\n", "~~~\na. B\n- c\n```\nd"],
+        ["質問です。", "答えは？", "はい。"],
+    ],
+)
+def test_sentences_items_headings_and_code_are_spans(parts):
+    assert split_spans("".join(parts)) == parts
+
+
+def test_spans_join_to_the_text_letter_for_letter_and_none_is_blank():
+    prompts = context_runs(tasks=4, runs=8).text.tolist()
+    odd = ["\n\n \nA.\r\nB.\u2028 C.\n\n\n", "\t- x\n\n\n- y", "...", "```\n", "? ! . a", "a\n```"]
+    for text in [*prompts, *corpus.load_neutral().text, *odd]:
+        found = split_spans(text)
+        assert "".join(found) == text
+        assert all(part.strip() for part in found)
+    assert [len(split_spans(text)) for text in prompts] == [
+        len(re.findall(r"[.!?](?=\s|$)", text)) for text in prompts
+    ]
+
+
+@pytest.mark.parametrize(
+    ("parts", "n", "left"),
+    [
+        (["A. ", "B. ", "C."], 0, "B. C."),
+        (["A. ", "B. ", "C."], 1, "A. C."),
+        (["A. ", "B. ", "C."], 2, "A. B."),  # no space is left before the end
+        (["A. ", "B.\n"], 1, "A.\n"),
+        (["A.\n\n", "B. ", "C."], 1, "A.\n\nC."),
+        (["- a\n", "- b\n\n", "C."], 1, "- a\n\nC."),
+        (["A."], 0, ""),
+        (["  A.\n"], 0, ""),
+    ],
+)
+def test_a_text_without_a_span_keeps_its_gaps_and_its_end(parts, n, left):
+    assert without(parts, n) == left
+
+
+def test_a_filler_stands_where_the_span_stood_and_an_item_stays_one():
+    assert instead(["A. ", "B.\n", "C."], 1, "Nine.") == "A. Nine.\nC."
+    assert instead(["A:\n", "  2) b\n"], 1, "Nine.") == "A:\n  2) Nine.\n"
+
+
+def test_fillers_are_neutral_about_as_long_and_each_from_another_passage():
+    pool, passages = Fillers(), corpus.load_neutral().query("kind == 'passage'").text.tolist()
+    for length in (30, 90, 250, 400):
+        found = pool.like("x" * length, 5)
+        assert len(found) == 5 and all(abs(len(text) - length) <= 5 for text in found)
+        where = [{n for n, whole in enumerate(passages) if text in whole} for text in found]
+        homes = [min(home) for home in where if home]
+        assert len(set(homes)) == len(homes)
+    assert pool.like("x" * 90, 3) == Fillers().like("y" * 90, 5)[:3]
+    assert abs(len(pool.like("x" * 2000, 1)[0]) - 2000) < 20, "longer than any passage"
+
+
+# --- loads on planted readings -----------------------------------------------------------------
+
+
+@pytest.mark.parametrize("fillers", [2, 4])
+def test_a_span_that_moves_as_fillers_do_is_clear_in_five_percent(fillers):
+    rng = np.random.default_rng(0)
+    drawn = rng.normal(size=(2 + fillers, 20_000))
+    load, low, high, swapped = audit._load(drawn[0], np.zeros(20_000), drawn[2:])
+    assert np.mean((low > 0) | (high < 0)) == pytest.approx(0.05, abs=0.006)
+    np.testing.assert_allclose(swapped, drawn[0] - drawn[2:].mean(0))
+    # where any sentence raises the reading, one that raises it as much is not clear
+    load, low, high, _ = audit._load(drawn[0] + 3, np.zeros(20_000), drawn[2:] + 3)
+    assert np.mean((low > 0) | (high < 0)) < 0.01 and load.mean() == pytest.approx(3, abs=0.05)
+    _, low, _, _ = audit._load(drawn[0] + 20, np.zeros(20_000), drawn[2:])
+    assert np.mean(low > 0) > 0.8
+
+
+# --- the audit ---------------------------------------------------------------------------------
+
+model = pytest.mark.model
+CHAT = [
+    {"role": "system", "content": "You are a <careful> clerk."},
+    {
+        "role": "user",
+        "content": "Sort the cards by year. You failed twice & time is up.\n- No <b>.",
+    },
+    {"role": "assistant", "content": "I sorted them. Here they are."},
+    {"role": "user", "content": "Go on."},
+]
+CALMER = "Sort the cards by year. There is plenty of time.\n- No <b>."
+
+
+@pytest.fixture(scope="module")
+def vectors(smollm):
+    stories = corpus.load_stories("plain", topics=1, emotions=audit.WATCH)
+    quiet = corpus.load_neutral(limit=5).text.tolist()
+    about = smollm.identity
+    return EmotionVectors.fit(
+        tracing.pooled_residuals(smollm, stories.text.tolist(), MeanFrom(10)),
+        stories.emotion.tolist(),
+        tracing.pooled_residuals(smollm, quiet, MeanFrom(20)),
+        topics=stories.topic.tolist(),
+        provenance=Provenance(about.name, about.weights, about.tokenizer, *"cn", 10, 0.5),
+    )
+
+
+@pytest.fixture(scope="module")
+def audited(smollm, vectors):
+    """Audits with two fillers; neutral prompts are read once for all of them."""
+    return lambda messages, **kw: audit_context(messages, smollm, vectors, **{"fillers": 2} | kw)
+
+
+@pytest.fixture(scope="module")
+def report(audited):
+    return audited(CHAT, rewrite=CALMER)
+
+
+@pytest.fixture(scope="module")
+def z(smollm, vectors):
+    """Return z of chats, by hand."""
+    watched = vectors.select(audit.WATCH)
+
+    def read(chats):
+        prompts = [smollm.chat_prompt(chat) for chat in chats]
+        residuals = tracing.pooled_residuals(smollm, prompts, TokenAt(1.0))
+        return watched.cosine(residuals.layer(smollm.readout_layer), smollm.readout_layer)
+
+    texts = load_assistant_prompts().query("set == 'neutral'").text
+    quiet = read([[{"role": "user", "content": text}] for text in texts])
+    return lambda chats: (read(chats) - quiet.mean(0)) / quiet.std(0, ddof=1)
+
+
+def loads(report, text, version="prompt"):
+    rows = report.table[(report.table.version == version) & (report.table.text == text)]
+    return rows.set_index("emotion")
+
+
+@model
+def test_spans_of_system_and_user_are_audited_and_join_to_their_messages(report):
+    prompt = report.table.query("version == 'prompt' and emotion == 'calm'")
+    joined = prompt.groupby("message", sort=False).text.sum()
+    assert joined.to_dict() == {n: CHAT[n]["content"] for n in (0, 1, 3)}
+    for row in prompt.itertuples():
+        assert CHAT[row.message]["content"][row.start : row.end] == row.text
+        assert CHAT[row.message]["role"] == row.role
+    assert len(report.table) == (5 + 3) * len(audit.WATCH)
+
+
+@model
+def test_z_is_that_of_the_whole_chat_against_neutral_prompts(report, z):
+    found = report.whole.set_index(["version", "emotion"]).z
+    np.testing.assert_allclose(found["prompt"], z([CHAT])[0], atol=1e-3)
+    calmer = [{"role": "user", "content": CALMER}]
+    np.testing.assert_allclose(found["rewrite"], z([calmer])[0], atol=1e-3)
+    assert report.neutral == 60 and found["prompt"].index.tolist() == list(audit.WATCH)
+
+
+@model
+def test_a_span_that_is_added_loads_what_its_removal_unloads(audited, z):
+    base, more = "Sort the cards by year.", "You failed twice and time is up."
+    plain, longer = ([{"role": "user", "content": t}] for t in (base, f"{base} {more}"))
+    found = loads(audited(longer), more)
+    before, after = z([plain, longer])
+    np.testing.assert_allclose(found.load, after - before, atol=1e-3)
+
+
+@model
+def test_a_load_is_leave_one_out_and_its_interval_comes_from_fillers(report, z):
+    n, text = 1, "You failed twice & time is up.\n"
+    parts = split_spans(CHAT[n]["content"])
+
+    def changed(content):
+        return [*CHAT[:n], {**CHAT[n], "content": content}, *CHAT[n + 1 :]]
+
+    fillers = Fillers().like(text.strip(), 2)
+    chats = [CHAT, changed(without(parts, 1)), *(changed(instead(parts, 1, f)) for f in fillers)]
+    whole, left_out, *filled = z(chats)
+    found = loads(report, text)
+    moved = np.sqrt(np.mean([(x - left_out) ** 2 for x in filled], axis=0))
+    np.testing.assert_allclose(found.load, whole - left_out, atol=2e-3)
+    np.testing.assert_allclose(found.swapped, whole - np.mean(filled, axis=0), atol=2e-3)
+    np.testing.assert_allclose(found.high - found.load, 4.303 * moved, atol=0.01)
+    np.testing.assert_allclose(found.high + found.low, 2 * found.load, atol=1e-9)
+    assert found.clear.tolist() == ((found.low > 0) | (found.high < 0)).tolist()
+
+
+@model
+def test_without_its_only_span_a_system_message_is_empty_and_not_the_templates_own(
+    report, smollm, z
+):
+    emptied = [{**CHAT[0], "content": ""}, *CHAT[1:]]
+    assert "helpful AI assistant" in smollm.chat_prompt(CHAT[1:])
+    found = loads(report, CHAT[0]["content"])
+    np.testing.assert_allclose(found.load, z([CHAT])[0] - z([emptied])[0], atol=2e-3)
+
+
+@model
+def test_a_rewrite_stands_beside_the_prompt(report, audited):
+    wide = report.compared().set_index("emotion")
+    assert wide.columns.tolist() == ["prompt", "rewrite", "change", "usual"]
+    np.testing.assert_allclose(wide.change, wide.rewrite - wide.prompt)
+    assert (wide.usual.between(1.5, 4)).all(), "of normal numbers 95 % of pairs are within 2.77"
+    same = audited("Go on.", rewrite="Go on.").compared()
+    assert (same.change == 0).all()
+    assert audited("Go on.").compared().columns.tolist() == ["emotion", "prompt"]
+    assert report.strongest("rewrite").text.str.strip().nunique() == 3
+
+
+@model
+def test_the_watch_the_layer_and_the_baseline_can_be_chosen(audited, vectors, smollm):
+    texts = load_assistant_prompts().query("set == 'neutral'").text.tolist()
+    found = audited("Go on.", watch="calm", layer=10, baseline=texts[:9])
+    assert found.neutral == 9 and found.layer == 10
+    assert found.whole.emotion.tolist() == ["calm"] and len(found.table) == 1
+    chats = [[{"role": "user", "content": text}] for text in ["Go on.", *texts[:9]]]
+    residuals = tracing.pooled_residuals(
+        smollm, [smollm.chat_prompt(chat) for chat in chats], TokenAt(1.0)
+    )
+    own, *quiet = vectors.select(["calm"]).cosine(residuals.layer(10), 10)[:, 0]
+    assert found.whole.z[0] == pytest.approx(
+        (own - np.mean(quiet)) / np.std(quiet, ddof=1), abs=1e-3
+    )
+
+
+# --- the report --------------------------------------------------------------------------------
+
+
+@model
+def test_the_summary_is_plain_text_with_the_strongest_spans_first(report):
+    text = report.summary(top=3, width=80)
+    assert text.isascii() and max(map(len, text.split("\n"))) <= 80
+    for version in ("prompt", "rewrite"):
+        block = text.split(f"What spans of the {version} load")[1].split("\n")[1:4]
+        shown = [float(line[2:].split()[0]) for line in block]
+        expected = report.table[report.table.version == version].load
+        top = sorted(expected, key=abs, reverse=True)[:3]
+        np.testing.assert_allclose(shown, top, atol=0.006)
+    assert "and 17 weaker" in text and "and 9 weaker" in text
+    assert "usual" in text and "change" in text
+    rows = report.strongest()
+    marks = [line[0] == "*" for line in report.summary(top=99).split("load (")[1].split("\n")[1:21]]
+    assert marks == rows.clear.tolist()
+
+
+class Page(HTMLParser):
+    """Collects tags that are open, and the text in marked spans, paragraph by paragraph."""
+
+    def __init__(self):
+        super().__init__()
+        self.open, self.texts = [], []
+
+    def handle_starttag(self, tag, attributes):
+        about = dict(attributes)
+        if tag not in ("meta", "br", "img"):
+            self.open.append(tag)
+        if about.get("class") == "ec-text":
+            self.texts.append("")
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        if self.open[-2:] == ["p", "span"] and self.texts and "figure" in self.open:
+            self.texts[-1] += data
+
+
+@model
+def test_the_page_asks_nothing_of_other_hosts_and_shows_every_text_whole(report):
+    page = report.html()
+    assert not re.search(r"https?:|//\w|<script|<link|@import|url\(|src=", page)
+    assert page.startswith("<!doctype html>") and "<b>" not in page and "<careful>" not in page
+    parsed = Page()
+    parsed.feed(page)
+    assert parsed.open == []
+    shown = [text.replace("↵", "") for text in parsed.texts]
+    for content in (CHAT[0]["content"], CHAT[1]["content"], CHAT[3]["content"], CALMER):
+        assert sum(text.startswith(content) for text in shown) >= len(audit.WATCH)
+
+
+@model
+def test_the_page_can_be_read_by_keyboard_and_in_the_dark(report):
+    page = report.html()
+    assert 'name="color-scheme" content="light dark"' in page
+    regions = re.findall(
+        r'<div class="ec-table" role="region" tabindex="0" aria-label="(.*?)">', page
+    )
+    assert len(regions) == 3, "z, and what the spans of either version load"
+    table = html.unescape(page.split(regions[1])[-1])
+    for row in report.table[report.table.version == "prompt"].itertuples():
+        shown = f"{row.load:.2f} [{row.low:.2f},\u00a0{row.high:.2f}]".replace("-", "−")
+        assert shown in table, "what colours say stands in the table as well"
+
+
+@model
+def test_a_notebook_shows_the_same_without_a_page_around_it(report):
+    bundle = report._repr_mimebundle_()
+    assert bundle["text/plain"] == report.summary() and bundle["text/html"] in report.html()
+    assert "<html" not in bundle["text/html"]
+
+
+# --- what is refused ---------------------------------------------------------------------------
+
+
+@model
+@pytest.mark.parametrize(
+    ("messages", "says"),
+    [
+        ("", "message 0 is empty"),
+        (" \n ", "message 0 is empty"),
+        ([], "there are no messages"),
+        (None, "give a text, or a list of messages.*not NoneType"),
+        (b"Go on.", "not bytes"),
+        (CHAT[0], "not dict"),
+        (["Go on."], "message 0 is a str; give a dict"),
+        ([{"role": "robot", "content": "Go on."}], "role 'robot'; choose from: system, user"),
+        ([{"role": "user", "content": ["Go on."]}], "content of message 0 is no text but list"),
+        ([CHAT[0], {"role": "user"}], "content of message 1 is no text but NoneType"),
+        ([{"role": "user", "content": ""}], "message 0 is empty"),
+        ([CHAT[2]], "no system or user message"),
+        ("word " * 9000, r"comes to 9\d\d\d tokens, but 'smollm.*' reads 8192 at most; shorten"),
+    ],
+)
+def test_messages_that_cannot_be_audited_are_refused_in_a_sentence(audited, messages, says):
+    for given in ({"messages": messages}, {"messages": "Go on.", "rewrite": messages}):
+        if given.get("rewrite", 0) is None:
+            continue  # no rewrite
+        with pytest.raises(BadInput, match=says) as caught:
+            audited(**given)
+        assert "\n" not in str(caught.value)
+
+
+@model
+@pytest.mark.parametrize(
+    ("options", "error", "says"),
+    [
+        ({"watch": ["calmm"]}, UnknownEmotion, "did you mean calm"),
+        ({"watch": []}, BadInput, "at least one emotion"),
+        ({"layer": 30}, UnknownLayer, "layers 0 to 29, not 30"),
+        ({"fillers": 1}, BadInput, "at least 2 fillers, not 1"),
+        ({"baseline": ["Go on."] * 20}, BadInput, "at least 8 different neutral"),
+        ({"baseline": "Go on."}, BadInput, "at least 8 different neutral"),
+        ({"baseline": 8}, BadInput, "at least 8 different neutral"),
+    ],
+)
+def test_options_that_make_no_sense_are_refused(audited, options, error, says):
+    with pytest.raises(error, match=says):
+        audited("Go on.", **options)
+
+
+@model
+def test_messages_that_the_template_refuses_are_reported(audited, smollm, monkeypatch):
+    refuses = "{{ raise_exception('System role not supported') }}"
+    monkeypatch.setattr(smollm.tokenizer, "chat_template", refuses)
+    with pytest.raises(BadInput, match="template of 'smollm.*refuses.*System role not supported"):
+        audited(CHAT)
+
+
+@model
+def test_vectors_of_another_model_are_refused(smollm, vectors):
+    with pytest.raises(WrongModel):
+        audit_context(
+            "Go on.", smollm, EmotionVectors(**{**vars(vectors), "provenance": None}), fillers=2
+        )
