@@ -69,8 +69,8 @@ def parse(arguments: list) -> argparse.Namespace:
             "--profile",
             choices=PROFILES,
             default=default,
-            help="full: what is published; ci: fewer texts and repeats; large: for one chapter of "
-            "the case studies on a larger model (default: %(default)s)",
+            help="full: what is published; ci: fewer texts and repeats; large: for one of the "
+            "chapters from 05 on, to be frozen (default: %(default)s)",
         )
 
     book = command("book", "execute what is out of date and build the site")

@@ -191,7 +191,8 @@ def tune(
         )
     module, tokenizer, identity = load_module(base, dtype=dtype)
     lost = sorted(int(token) for token in forbidden)
-    about = [identity.weights, identity.dtype, list(prompts), list(answers), asdict(recipe), lost]
+    # the tokenizer, too: another chat template makes other examples
+    about = [asdict(identity) | {"name": ""}, list(prompts), list(answers), asdict(recipe), lost]
     folder = cache_dir() / "adapters" / f"{name}-{digest(about)}"
     losses = folder / "losses.csv"
     if not losses.exists():
