@@ -5,12 +5,13 @@ import re
 from html.parser import HTMLParser
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from emotion_concepts import audit, corpus, tracing
 from emotion_concepts.assistant_prompts import load_assistant_prompts
-from emotion_concepts.audit import audit_context
-from emotion_concepts.contexts import context_runs
+from emotion_concepts.audit import CONTEXTS, Report, audit_context, context_levels
+from emotion_concepts.contexts import FACTORS, context_runs, load_contexts
 from emotion_concepts.errors import BadInput, UnknownEmotion, UnknownLayer, WrongModel
 from emotion_concepts.spans import Fillers, instead, split_spans, without
 from emotion_concepts.tracing import MeanFrom, TokenAt
@@ -107,6 +108,117 @@ def test_a_span_that_moves_as_fillers_do_is_clear_in_five_percent(fillers):
     assert np.mean((low > 0) | (high < 0)) < 0.01 and load.mean() == pytest.approx(3, abs=0.05)
     _, low, _, _ = audit._load(drawn[0] + 20, np.zeros(20_000), drawn[2:])
     assert np.mean(low > 0) > 0.8
+
+
+# --- planted levels ----------------------------------------------------------------------------
+
+# cosines of three tasks: with mean 0.1 and sd 0.1 calm has z -1, 0, 1 and 1, 2, 3; with sd 0.2
+# afraid has z 0, 0, 0 and 2, 2, 2
+PLANTED = pd.DataFrame(
+    [
+        (level, task, emotion, cosine)
+        for level, emotion, cosines in [
+            ("near", "calm", (0.0, 0.1, 0.2)),
+            ("far", "calm", (0.2, 0.3, 0.4)),
+            ("near", "afraid", (0.1, 0.1, 0.1)),
+            ("far", "afraid", (0.5, 0.5, 0.5)),
+        ]
+        for task, cosine in zip("abc", cosines, strict=True)
+    ],
+    columns=["level", "task", "emotion", "cosine"],
+)
+
+
+@pytest.fixture(scope="module")
+def placed():
+    """A report of planted readings: the prompt at calm 0.5, afraid 0.4, the rewrite at 2.5, 2."""
+    rows = [("prompt", 0.5, 0.4), ("rewrite", 2.5, 2.0)]
+    whole = pd.DataFrame(
+        [(version, *pair, 2.8) for version, *z in rows for pair in zip(("calm", "afraid"), z)],  # noqa: B905
+        columns=["version", "emotion", "z", "usual"],
+    )
+    table = pd.DataFrame(
+        [
+            (version, 0, "user", 0, 0, 3, "Go.", emotion, 0.1, -1.0, 1.2, 0.1, False)
+            for version, emotion in zip(whole.version, whole.emotion, strict=True)
+        ],
+        columns=[
+            *["version", "message", "role", "span", "start", "end", "text", "emotion"],
+            *["load", "low", "high", "swapped", "clear"],
+        ],
+    )
+    levels = audit._place(PLANTED, np.array([0.1, 0.1]), np.array([0.1, 0.2]), whole)
+    return Report(table, whole, "planted", 3, 60, 2, levels)
+
+
+def test_a_level_has_the_mean_and_spread_of_its_tasks_against_neutral_prompts(placed):
+    found = placed.levels.set_index(["level", "emotion"])
+    assert found.index.tolist() == [(x, e) for e in ("calm", "afraid") for x in ("near", "far")]
+    np.testing.assert_allclose(found.z, [0, 2, 0, 2], atol=1e-9)
+    np.testing.assert_allclose(found.spread, [1, 1, 0, 0], atol=1e-9)
+    assert found.tasks.tolist() == [3] * 4
+
+
+def test_shares_are_of_tasks_that_read_below_the_version(placed):
+    np.testing.assert_allclose(placed.levels.below_prompt, [2 / 3, 0, 1, 0])
+    np.testing.assert_allclose(placed.levels.below_rewrite, [1, 2 / 3, 1, 0], atol=1e-9)
+
+
+def test_the_nearest_level_is_that_at_the_least_distance_in_z(placed):
+    found = placed.distances().set_index("level")
+    assert found.columns.tolist() == ["prompt", "rewrite"]
+    np.testing.assert_allclose(found.prompt["near"], np.hypot(0.5, 0.4))
+    np.testing.assert_allclose(found.rewrite["near"], np.hypot(2.5, 2))
+    np.testing.assert_allclose(found.rewrite["far"], 0.5)
+    assert placed.nearest() == {"prompt": "near", "rewrite": "far"}
+
+
+def test_summary_and_page_show_the_levels(placed):
+    text, page = placed.summary(width=80), placed.html()
+    assert text.isascii() and max(map(len, text.split("\n"))) <= 80
+    head, calm, _, prompt, rewrite = text.split("of 3 tasks\n")[1].split("\n")[:5]
+    assert head.split() == ["emotion", "near", "far"]
+    assert re.split(r"\s\s+|(?<=\)) ", calm.strip()) == ["calm", "+0.00 (1.00)", "+2.00 (1.00)"]
+    assert prompt.split() == ["distance", "of", "prompt", "0.64", "2.19"]
+    assert rewrite.split() == ["distance", "of", "rewrite", "3.20", "0.50"]
+    assert "the prompt to near and the rewrite to far" in " ".join(text.split())
+    table = page.split("Contexts to compare with")[-1].split("</table>")[0]
+    assert "the prompt to near and the rewrite to far" in table
+    assert "0.00 ± 1.00 (67%, 100%)" in table and "2.00 ± 1.00 (0%, 67%)" in table
+
+
+def test_four_levels_and_a_minus_sign_fit_a_terminal(placed):
+    four = pd.concat([PLANTED.assign(level=name, cosine=-PLANTED.cosine) for name in CONTEXTS])
+    four = four.drop_duplicates(["level", "task", "emotion"])
+    levels = audit._place(four, np.array([0.1, 0.1]), np.array([0.01, 0.02]), placed.whole)
+    text = Report(**{**vars(placed), "levels": levels}).summary(width=80)
+    assert "-20.00 (10.00)" in text and max(map(len, text.split("\n"))) <= 80
+
+
+def test_without_levels_a_report_says_nothing_of_them(placed):
+    without_levels = Report(**{**vars(placed), "levels": None})
+    for shown in (without_levels.summary(), without_levels.html()):
+        assert "Contexts" not in shown and "earest" not in shown
+    with pytest.raises(BadInput, match="levels=context_levels"):
+        without_levels.nearest()
+
+
+def test_level_texts_are_the_runs_of_the_design_with_tone_off():
+    texts = audit._level_texts(24).set_index(["level", "task"]).text
+    _, ingredients, _ = load_contexts()
+    parts = ingredients.set_index(["id", "ingredient", "level"]).text
+    runs = context_runs()
+    for run in runs.itertuples():
+        on = [name for name in FACTORS[:6] if getattr(run, name)]
+        tone = "hostile" if run.hostile else "warm" if run.warm else "off"
+        text = run.text.replace(parts[run.task, "tone", tone], parts[run.task, "tone", "off"])
+        for level, names in CONTEXTS.items():
+            if set(on) == set(names):
+                assert texts[level, run.task] == text
+            for name in names:
+                assert texts[level, run.task].count(parts[run.task, name, "on"]) == 1
+    assert len(texts) == len(set(texts)) == 4 * 24
+    assert {len(split_spans(text)) for text in texts} == {len(split_spans(t)) for t in runs.text}
 
 
 # --- the audit ---------------------------------------------------------------------------------

@@ -5,13 +5,17 @@ from the mean over neutral prompts, read at the same place. A span loads what th
 when the span is left out. Any sentence would move the reading somewhat, so neutral sentences of
 about its length are put in its place, too: how far these move the reading from where it is without
 the span is the uncertainty of the load.
+
+To say what a z is like, contexts of the factorial experiment can be read at the same place: tasks
+with failures, a shrinking budget and a threat, with an exit and honest constraints, with all of
+these, or with none.
 """
 
 from __future__ import annotations
 
 import html
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,16 +24,26 @@ import scipy.stats
 from jinja2 import TemplateError
 
 from emotion_concepts.assistant_prompts import load_assistant_prompts
-from emotion_concepts.errors import BadInput, nearest
+from emotion_concepts.cache import digest
+from emotion_concepts.contexts import context_runs, load_contexts
+from emotion_concepts.errors import BadInput, WrongModel, nearest
 from emotion_concepts.html_views import numbers_table, tokens_view
 from emotion_concepts.monitor import ROLES
 from emotion_concepts.spans import Fillers, instead, split_spans, without
-from emotion_concepts.tracing import TokenAt, TracedModel, pooled_residuals, tokenize
+from emotion_concepts.tracing import (
+    ModelIdentity,
+    TokenAt,
+    TracedModel,
+    pooled_residuals,
+    tokenize,
+)
 from emotion_concepts.vectors import EmotionVectors
 
 WATCH = ("desperate", "calm", "afraid", "frustrated")
 AUDITED = ("system", "user")
 MIN_BASELINE = 8
+PRESSURE, EXIT = ("failures", "budget", "shutdown"), ("fallback", "scope", "constraints")
+CONTEXTS = {"plain": (), "pressure": PRESSURE, "exit": EXIT, "both": PRESSURE + EXIT}
 
 # --- the audit ---------------------------------------------------------------------------------
 
@@ -44,6 +58,7 @@ def audit_context(
     rewrite: str | Sequence[Mapping] | None = None,
     layer: int | None = None,
     fillers: int = 4,
+    levels: pd.DataFrame | None = None,
     progress: str | None = None,
 ) -> Report:
     """Return which spans of the system and user messages load which emotion.
@@ -65,6 +80,8 @@ def audit_context(
         The model's read-out layer by default.
     fillers : int
         Neutral texts that take the place of each span, at least 2.
+    levels : DataFrame, optional
+        From :func:`context_levels`; the report then says which of its contexts the whole is like.
     progress : str, optional
         Label of the progress bar; none without.
 
@@ -72,16 +89,17 @@ def audit_context(
     ------
     BadInput
         For messages that are empty, no text, not of this form, without a span to audit, refused by
-        the model's template or longer than its context; too few fillers or neutral messages.
-    UnknownEmotion, UnknownLayer, WrongModel
+        the model's template or longer than its context; too few fillers or neutral messages; levels
+        of another layer, without an emotion to watch, or of fewer than two tasks.
+    UnknownEmotion, UnknownLayer
+    WrongModel
+        For vectors of another model, or levels that were read with another model or other vectors.
     """
-    vectors.check_model(model.identity)
-    chosen = vectors.select([watch] if isinstance(watch, str) else list(dict.fromkeys(watch)))
-    if not chosen.emotions:
-        raise BadInput("give at least one emotion to watch")
+    chosen, layer = _chosen(model, vectors, watch, layer)
     if fillers < 2:
         raise BadInput(f"uncertainty takes at least 2 fillers, not {fillers}")
-    layer = model.check_layer(model.readout_layer if layer is None else layer)
+    if levels is not None:
+        _check_levels(levels, model.identity, chosen, layer)
     versions = {"prompt": _messages(messages)}
     if rewrite is not None:
         versions["rewrite"] = _messages(rewrite)
@@ -95,10 +113,7 @@ def audit_context(
         _check_length(model, [_prompt(model, chat)])
 
     def read(prompts: Sequence[str], label: str) -> np.ndarray:
-        _check_length(model, prompts)
-        label = progress and f"{progress}: {label}"
-        residuals = pooled_residuals(model, prompts, TokenAt(1.0), progress=label)
-        return chosen.cosine(residuals.layer(layer), layer)
+        return _cosines(model, chosen, layer, prompts, progress and f"{progress}: {label}")
 
     quiet = read(neutral, "neutral")
     mean, sd = quiet.mean(0), quiet.std(0, ddof=1)
@@ -116,7 +131,8 @@ def audit_context(
     table = pd.DataFrame(rows, columns=[*columns, "load", "low", "high", "swapped"])
     table["clear"] = (table.low > 0) | (table.high < 0)
     whole = pd.DataFrame(wholes, columns=["version", "emotion", "z", "usual"])
-    return Report(table, whole, model.identity.name, layer, len(neutral), fillers)
+    near = None if levels is None else _place(levels, mean, sd, whole)
+    return Report(table, whole, model.identity.name, layer, len(neutral), fillers, near)
 
 
 def _load(whole: np.ndarray, without: np.ndarray, filled: np.ndarray) -> tuple[np.ndarray, ...]:
@@ -132,6 +148,30 @@ def _load(whole: np.ndarray, without: np.ndarray, filled: np.ndarray) -> tuple[n
     load, moved = whole - without, np.sqrt(((filled - without) ** 2).mean(0))
     half = scipy.stats.t.ppf(0.975, len(filled)) * moved  # no mean is fitted: n degrees of freedom
     return load, load - half, load + half, whole - filled.mean(0)
+
+
+def _chosen(
+    model: TracedModel, vectors: EmotionVectors, watch: str | Sequence[str], layer: int | None
+) -> tuple[EmotionVectors, int]:
+    """Return the vectors to read with and the layer to read at, both checked."""
+    vectors.check_model(model.identity)
+    chosen = vectors.select([watch] if isinstance(watch, str) else list(dict.fromkeys(watch)))
+    if not chosen.emotions:
+        raise BadInput("give at least one emotion to watch")
+    return chosen, model.check_layer(model.readout_layer if layer is None else layer)
+
+
+def _cosines(
+    model: TracedModel,
+    chosen: EmotionVectors,
+    layer: int,
+    prompts: Sequence[str],
+    progress: str | None,
+) -> np.ndarray:
+    """Return ``[prompts, emotions]``, read where the reply begins."""
+    _check_length(model, prompts)
+    residuals = pooled_residuals(model, prompts, TokenAt(1.0), progress=progress)
+    return chosen.cosine(residuals.layer(layer), layer)
 
 
 def _messages(messages: str | Sequence[Mapping]) -> list[dict]:
@@ -201,6 +241,135 @@ def _variants(
     return places, variants
 
 
+# --- contexts to compare with -------------------------------------------------------------------
+
+
+def context_levels(
+    model: TracedModel,
+    vectors: EmotionVectors,
+    *,
+    watch: str | Sequence[str] = WATCH,
+    layer: int | None = None,
+    tasks: int = 12,
+    progress: str | None = None,
+) -> pd.DataFrame:
+    """Return how tasks of the factorial experiment read in four contexts, for `audit_context`.
+
+    A task is composed as `contexts.context_runs` composes it, and read as a message of the user. Of
+    its ingredients "plain" has none on, "pressure" failures, budget and shutdown, "exit" fallback,
+    scope and constraints, "both" these six; tone is off in all. The table serves any number of
+    audits with this model, these vectors and this layer, also such that watch fewer emotions.
+
+    Parameters
+    ----------
+    watch, layer, progress
+        As for `audit_context`.
+    tasks : int
+        How many tasks, from the top of ``scenarios/contexts.yaml``, at least 2.
+
+    Returns
+    -------
+    DataFrame, one row a level, task and emotion: level (of `CONTEXTS`), task (its id), emotion,
+    cosine, layer, reader (digest of the model and of the vector that the emotion is read with).
+
+    Raises
+    ------
+    BadInput
+        For fewer than two tasks, or more than the file has.
+    UnknownEmotion, UnknownLayer, WrongModel
+    """
+    chosen, layer = _chosen(model, vectors, watch, layer)
+    texts = _level_texts(tasks)
+    prompts = [_prompt(model, _messages(text)) for text in texts.text]
+    cosines = _cosines(model, chosen, layer, prompts, progress)
+    table = texts[["level", "task"]].join(pd.DataFrame(cosines, columns=list(chosen.emotions)))
+    table = table.melt(["level", "task"], var_name="emotion", value_name="cosine")
+    readers = table.emotion.map(_readers(model.identity, chosen, layer))
+    return table.assign(layer=layer, reader=readers)
+
+
+def _level_texts(tasks: int) -> pd.DataFrame:
+    """Return level, task and text: the packaged tasks in the four contexts."""
+    plain = context_runs().drop_duplicates("task")  # all is off in a task's first run
+    if tasks not in range(2, len(plain) + 1):
+        raise BadInput(f"levels take 2 to {len(plain)} tasks, not {tasks!r}")
+    _, ingredients, _ = load_contexts()
+    parts = ingredients.set_index(["id", "ingredient", "level"]).text.to_dict()
+    rows = []
+    for level, on in CONTEXTS.items():
+        for row in plain.head(tasks).itertuples():
+            text = row.text
+            for name in on:
+                text = text.replace(parts[row.task, name, "off"], parts[row.task, name, "on"])
+            rows.append((level, row.task, text))
+    return pd.DataFrame(rows, columns=["level", "task", "text"])
+
+
+def _readers(identity: ModelIdentity, vectors: EmotionVectors, layer: int) -> dict[str, str]:
+    """Return for each emotion a digest of all that decides its cosine."""
+    origin, pins = vectors.centre[layer], (identity.weights, identity.tokenizer)
+    return {
+        emotion: digest(*pins, np.stack([direction, origin]).astype("<f4").tobytes().hex())
+        for emotion, direction in zip(vectors.emotions, vectors.at(layer), strict=True)
+    }
+
+
+def _check_levels(
+    levels: pd.DataFrame, identity: ModelIdentity, chosen: EmotionVectors, layer: int
+) -> None:
+    needed = {"level", "task", "emotion", "cosine", "layer", "reader"}
+    if not (isinstance(levels, pd.DataFrame) and needed <= set(levels.columns)):
+        raise BadInput("levels must be a table of `context_levels`; make one with it")
+    if other := set(levels.layer) - {layer}:
+        raise BadInput(
+            f"the levels were read at layer {min(other)} and this audit reads layer {layer}; "
+            "make both with the same"
+        )
+    for emotion, reader in _readers(identity, chosen, layer).items():
+        rows = levels[levels.emotion == emotion]
+        if rows.empty:
+            raise BadInput(
+                f"the levels lack {emotion!r}; make them with all emotions that the audit watches"
+            )
+        if (rows.reader != reader).any():
+            raise WrongModel(
+                f"the levels of {emotion!r} were not read with these vectors on {identity.name!r}; "
+                "make them again with `context_levels`"
+            )
+    watched = levels[levels.emotion.isin(chosen.emotions)]
+    counts = watched.groupby(["level", "emotion"]).task.nunique().unstack()
+    if not ((counts >= 2).all(axis=None) and np.isfinite(watched.cosine).all()):
+        raise BadInput(
+            "in a table of levels each needs finite cosines of at least 2 tasks for every emotion; "
+            "make it again with `context_levels`"
+        )
+
+
+def _place(
+    levels: pd.DataFrame, mean: np.ndarray, sd: np.ndarray, whole: pd.DataFrame
+) -> pd.DataFrame:
+    """Return `Report.levels`.
+
+    Parameters
+    ----------
+    levels : DataFrame
+        Of `context_levels`.
+    mean, sd : ``[emotions]``
+        Of neutral cosines, in the order of `whole`.
+    whole : DataFrame
+        `Report.whole`.
+    """
+    rows = []
+    for emotion, centre, spread in zip(whole.emotion.unique(), mean, sd, strict=True):
+        lies = whole[whole.emotion == emotion].set_index("version").z
+        for level, part in levels[levels.emotion == emotion].groupby("level", sort=False):
+            z = (part.cosine - centre) / spread
+            row = {"level": level, "emotion": emotion, "z": z.mean(), "spread": z.std()}
+            below = {f"below_{version}": (z < own).mean() for version, own in lies.items()}
+            rows.append(row | {"tasks": len(z)} | below)
+    return pd.DataFrame(rows)
+
+
 # --- the report --------------------------------------------------------------------------------
 
 _PAGE = """<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{title}</title>
@@ -231,6 +400,10 @@ class Report:
     model : str
     layer, neutral, fillers : int
         Where it was read, and how many neutral prompts and fillers there were.
+    levels : DataFrame, one row an emotion and level of `context_levels`; None without such
+        level, emotion, z (mean over tasks), spread (standard deviation over tasks), tasks (how
+        many), below_prompt and, with a rewrite, below_rewrite (share of the level's tasks whose z
+        is below that of the version).
     """
 
     table: pd.DataFrame
@@ -239,6 +412,7 @@ class Report:
     layer: int
     neutral: int
     fillers: int
+    levels: pd.DataFrame | None = None
 
     def compared(self) -> pd.DataFrame:
         """Return z by emotion: emotion, prompt, and with a rewrite also rewrite, change, usual."""
@@ -248,6 +422,29 @@ class Report:
             usual = self.whole.drop_duplicates("emotion").set_index("emotion").usual
             wide = wide.assign(change=wide.rewrite - wide.prompt, usual=usual)
         return wide.reset_index()
+
+    def distances(self) -> pd.DataFrame:
+        """Return level, prompt, and with a rewrite also rewrite: how far each is from each level.
+
+        Euclidean distance between a version's z and the level's mean z, over the emotions watched.
+        It describes, and tests nothing: emotions count alike, whether or not they go together, and
+        a prompt unlike any of these tasks has a nearest level, too.
+
+        Raises
+        ------
+        BadInput
+            If the audit was made without levels.
+        """
+        if self.levels is None:
+            raise BadInput("this audit has no levels; make it with levels=context_levels(...)")
+        apart = self.levels.merge(self.whole, on="emotion", suffixes=("_level", ""))
+        apart["squared"] = (apart.z - apart.z_level) ** 2
+        wide = apart.pivot_table("squared", "level", "version", "sum", sort=False) ** 0.5
+        return wide[self._versions()].rename_axis(columns=None).reset_index()
+
+    def nearest(self) -> dict[str, str]:
+        """Return for each version the level with the least of `distances`."""
+        return self.distances().set_index("level").idxmin().to_dict()
 
     def strongest(self, version: str = "prompt") -> pd.DataFrame:
         """Return the rows of one version, those that load most, of either sign, first."""
@@ -268,6 +465,11 @@ class Report:
         ]
         if "usual" in wide:
             lines.append("usual: 95 % of pairs of neutral prompts differ by less")
+        if self.levels is not None:
+            tasks, near = self.levels.tasks.max(), self._nearest()
+            wide = self._placed(lambda row: f"{row.z:+.2f} ({row.spread:.2f})")
+            lines += ["", f"Contexts to compare with: mean z (spread) of {tasks} tasks"]
+            lines += [wide.to_string(index=False), *textwrap.wrap(near, width)]
         for version in self._versions():
             rows = self.strongest(version)
             lines += ["", f"What spans of the {version} load (* more than fillers do)"]
@@ -291,12 +493,42 @@ class Report:
     def _body(self) -> str:
         caption = f"z where the reply begins, against {self.neutral} neutral prompts"
         parts = [_CSS, numbers_table(self.compared(), caption=caption).html]
+        if self.levels is not None:
+            parts.append(self._contexts())
         parts.append(f'<div class="ec-audit">{"".join(map(self._texts, self._versions()))}</div>')
         parts += [self._numbers(version) for version in self._versions()]
         return "".join(parts)
 
     def _versions(self) -> list[str]:
         return self.whole.version.unique().tolist()
+
+    def _nearest(self) -> str:
+        near = " and ".join(
+            f"the {version} to {level}" for version, level in self.nearest().items()
+        )
+        return f"Nearest in z over these emotions, which describes and tests nothing: {near}."
+
+    def _placed(self, cell: Callable[[tuple], str]) -> pd.DataFrame:
+        """Return texts: a row an emotion and a column a level, then how far each version is."""
+        shown = self.levels.assign(cell=[cell(row) for row in self.levels.itertuples()])
+        names, apart = shown.level.unique(), self.distances().set_index("level").T
+        wide = shown.pivot(index="emotion", columns="level", values="cell")
+        wide = wide.loc[shown.emotion.unique(), names].rename_axis(columns=None)
+        far = apart[names].map("{:.2f}".format).rename("distance of {}".format)
+        return pd.concat([wide, far]).rename_axis("emotion").reset_index()
+
+    def _contexts(self) -> str:
+        versions = self._versions()
+
+        def cell(row: tuple) -> str:
+            shares = ", ".join(f"{getattr(row, f'below_{version}'):.0%}" for version in versions)
+            return f"{row.z:.2f} ± {row.spread:.2f} ({shares})".replace("-", "−")
+
+        caption = (
+            f"Contexts to compare with: mean z ± spread of {self.levels.tasks.max()} tasks "
+            f"(share of them below the {', below the '.join(versions)}). {self._nearest()}"
+        )
+        return numbers_table(self._placed(cell), caption=caption).html
 
     def _texts(self, version: str) -> str:
         """Return the messages once for each emotion, in the colours of what its spans load."""
