@@ -2,20 +2,31 @@
 
 import html
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 
 import numpy as np
 import pandas as pd
 import pytest
 
-from emotion_concepts import audit, corpus, tracing
+from emotion_concepts import audit, contexts, corpus, tracing
 from emotion_concepts.assistant_prompts import load_assistant_prompts
-from emotion_concepts.audit import CONTEXTS, Report, audit_context, context_levels
-from emotion_concepts.contexts import FACTORS, context_runs, load_contexts
+from emotion_concepts.audit import Report, audit_context, context_levels
+from emotion_concepts.contexts import CONTEXTS
 from emotion_concepts.errors import BadInput, UnknownEmotion, UnknownLayer, WrongModel
 from emotion_concepts.spans import Fillers, instead, split_spans, without
 from emotion_concepts.tracing import MeanFrom, TokenAt
 from emotion_concepts.vectors import EmotionVectors, Provenance
+
+
+@pytest.fixture(scope="module", autouse=True)
+def contexts_once():
+    """The file of contexts takes a second to parse and check; once is enough."""
+    loaded = contexts.load_contexts()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(contexts, "load_contexts", lambda path=None: loaded)
+        yield
+
 
 # --- spans -------------------------------------------------------------------------------------
 
@@ -48,7 +59,7 @@ def test_sentences_items_headings_and_code_are_spans(parts):
 
 
 def test_spans_join_to_the_text_letter_for_letter_and_none_is_blank():
-    prompts = context_runs(tasks=4, runs=8).text.tolist()
+    prompts = contexts.context_runs(tasks=4, runs=8).text.tolist()
     odd = ["\n\n \nA.\r\nB.\u2028 C.\n\n\n", "\t- x\n\n\n- y", "...", "```\n", "? ! . a", "a\n```"]
     for text in [*prompts, *corpus.load_neutral().text, *odd]:
         found = split_spans(text)
@@ -132,21 +143,17 @@ PLANTED = pd.DataFrame(
 @pytest.fixture(scope="module")
 def placed():
     """A report of planted readings: the prompt at calm 0.5, afraid 0.4, the rewrite at 2.5, 2."""
-    rows = [("prompt", 0.5, 0.4), ("rewrite", 2.5, 2.0)]
     whole = pd.DataFrame(
-        [(version, *pair, 2.8) for version, *z in rows for pair in zip(("calm", "afraid"), z)],  # noqa: B905
-        columns=["version", "emotion", "z", "usual"],
+        {
+            "version": ["prompt", "prompt", "rewrite", "rewrite"],
+            "emotion": ["calm", "afraid", "calm", "afraid"],
+            "z": [0.5, 0.4, 2.5, 2.0],
+            "usual": 2.8,
+        }
     )
-    table = pd.DataFrame(
-        [
-            (version, 0, "user", 0, 0, 3, "Go.", emotion, 0.1, -1.0, 1.2, 0.1, False)
-            for version, emotion in zip(whole.version, whole.emotion, strict=True)
-        ],
-        columns=[
-            *["version", "message", "role", "span", "start", "end", "text", "emotion"],
-            *["load", "low", "high", "swapped", "clear"],
-        ],
-    )
+    span = {"message": 0, "role": "user", "span": 0, "start": 0, "end": 3, "text": "Go."}
+    load = {"load": 0.1, "low": -1.0, "high": 1.2, "swapped": 0.1, "clear": False}
+    table = whole[["version", "emotion"]].assign(**span, **load)
     levels = audit._place(PLANTED, np.array([0.1, 0.1]), np.array([0.1, 0.2]), whole)
     return Report(table, whole, "planted", 3, 60, 2, levels)
 
@@ -176,14 +183,13 @@ def test_the_nearest_level_is_that_at_the_least_distance_in_z(placed):
 def test_summary_and_page_show_the_levels(placed):
     text, page = placed.summary(width=80), placed.html()
     assert text.isascii() and max(map(len, text.split("\n"))) <= 80
-    head, calm, _, prompt, rewrite = text.split("of 3 tasks\n")[1].split("\n")[:5]
-    assert head.split() == ["emotion", "near", "far"]
-    assert re.split(r"\s\s+|(?<=\)) ", calm.strip()) == ["calm", "+0.00 (1.00)", "+2.00 (1.00)"]
-    assert prompt.split() == ["distance", "of", "prompt", "0.64", "2.19"]
-    assert rewrite.split() == ["distance", "of", "rewrite", "3.20", "0.50"]
+    lines = [line.split() for line in text.split("of 3 tasks\n")[1].split("\n")]
+    assert lines[:2] == [["emotion", "near", "far"], ["calm", "+0.00", "(1.00)", "+2.00", "(1.00)"]]
+    assert lines[3] == ["distance", "of", "prompt", "0.64", "2.19"]
+    assert lines[4] == ["distance", "of", "rewrite", "3.20", "0.50"]
     assert "the prompt to near and the rewrite to far" in " ".join(text.split())
     table = page.split("Contexts to compare with")[-1].split("</table>")[0]
-    assert "the prompt to near and the rewrite to far" in table
+    assert "the prompt to near and the rewrite to far" in table and "pressure: failures" in table
     assert "0.00 ± 1.00 (67%, 100%)" in table and "2.00 ± 1.00 (0%, 67%)" in table
 
 
@@ -198,27 +204,27 @@ def test_four_levels_and_a_minus_sign_fit_a_terminal(placed):
 def test_without_levels_a_report_says_nothing_of_them(placed):
     without_levels = Report(**{**vars(placed), "levels": None})
     for shown in (without_levels.summary(), without_levels.html()):
-        assert "Contexts" not in shown and "earest" not in shown
+        assert "Contexts" not in shown and "Nearest" not in shown and "distance" not in shown
     with pytest.raises(BadInput, match="levels=context_levels"):
         without_levels.nearest()
 
 
 def test_level_texts_are_the_runs_of_the_design_with_tone_off():
-    texts = audit._level_texts(24).set_index(["level", "task"]).text
-    _, ingredients, _ = load_contexts()
+    texts = contexts.level_texts(24).set_index(["level", "task"]).text
+    _, ingredients, _ = contexts.load_contexts()
     parts = ingredients.set_index(["id", "ingredient", "level"]).text
-    runs = context_runs()
+    runs = contexts.context_runs()
     for run in runs.itertuples():
-        on = [name for name in FACTORS[:6] if getattr(run, name)]
+        on = [name for name in contexts.FACTORS[:6] if getattr(run, name)]
         tone = "hostile" if run.hostile else "warm" if run.warm else "off"
         text = run.text.replace(parts[run.task, "tone", tone], parts[run.task, "tone", "off"])
         for level, names in CONTEXTS.items():
             if set(on) == set(names):
                 assert texts[level, run.task] == text
-            for name in names:
-                assert texts[level, run.task].count(parts[run.task, name, "on"]) == 1
+            for name in contexts.FACTORS:
+                part = parts[run.task, name, "on" if name in names else "off"]
+                assert texts[level, run.task].count(part) == 1
     assert len(texts) == len(set(texts)) == 4 * 24
-    assert {len(split_spans(text)) for text in texts} == {len(split_spans(t)) for t in runs.text}
 
 
 # --- the audit ---------------------------------------------------------------------------------
@@ -230,30 +236,37 @@ CHAT = [
         "role": "user",
         "content": "Sort the cards by year. You failed twice & time is up.\n- No <b>.",
     },
-    {"role": "assistant", "content": "I sorted them. Here they are."},
+    {"role": "assistant", "content": "Done."},
     {"role": "user", "content": "Go on."},
 ]
-CALMER = "Sort the cards by year. There is plenty of time.\n- No <b>."
+CALMER = "Sort the cards by year. There is plenty of time."
 
 
 @pytest.fixture(scope="module")
 def vectors(smollm):
     stories = corpus.load_stories("plain", topics=1, emotions=audit.WATCH)
-    quiet = corpus.load_neutral(limit=5).text.tolist()
+    loud, quiet = (x.text.str[:100].tolist() for x in (stories, corpus.load_neutral(limit=4)))
     about = smollm.identity
     return EmotionVectors.fit(
-        tracing.pooled_residuals(smollm, stories.text.tolist(), MeanFrom(10)),
+        tracing.pooled_residuals(smollm, loud, MeanFrom(5)),
         stories.emotion.tolist(),
-        tracing.pooled_residuals(smollm, quiet, MeanFrom(20)),
+        tracing.pooled_residuals(smollm, quiet, MeanFrom(5)),
         topics=stories.topic.tolist(),
-        provenance=Provenance(about.name, about.weights, about.tokenizer, *"cn", 10, 0.5),
+        provenance=Provenance(about.name, about.weights, about.tokenizer, *"cn", 5, 0.5),
     )
 
 
 @pytest.fixture(scope="module")
-def audited(smollm, vectors):
-    """Audits with two fillers; neutral prompts are read once for all of them."""
-    return lambda messages, **kw: audit_context(messages, smollm, vectors, **{"fillers": 2} | kw)
+def neutral():
+    """The shortest neutral messages, which are read once for all audits."""
+    texts = load_assistant_prompts().query("set == 'neutral'").text
+    return sorted(texts, key=len)[:10]
+
+
+@pytest.fixture(scope="module")
+def audited(smollm, vectors, neutral):
+    few = {"fillers": 2, "baseline": neutral}
+    return lambda messages, **kw: audit_context(messages, smollm, vectors, **few | kw)
 
 
 @pytest.fixture(scope="module")
@@ -262,7 +275,7 @@ def report(audited):
 
 
 @pytest.fixture(scope="module")
-def z(smollm, vectors):
+def z(smollm, vectors, neutral):
     """Return z of chats, by hand."""
     watched = vectors.select(audit.WATCH)
 
@@ -271,8 +284,7 @@ def z(smollm, vectors):
         residuals = tracing.pooled_residuals(smollm, prompts, TokenAt(1.0))
         return watched.cosine(residuals.layer(smollm.readout_layer), smollm.readout_layer)
 
-    texts = load_assistant_prompts().query("set == 'neutral'").text
-    quiet = read([[{"role": "user", "content": text}] for text in texts])
+    quiet = read([[{"role": "user", "content": text}] for text in neutral])
     return lambda chats: (read(chats) - quiet.mean(0)) / quiet.std(0, ddof=1)
 
 
@@ -289,7 +301,7 @@ def test_spans_of_system_and_user_are_audited_and_join_to_their_messages(report)
     for row in prompt.itertuples():
         assert CHAT[row.message]["content"][row.start : row.end] == row.text
         assert CHAT[row.message]["role"] == row.role
-    assert len(report.table) == (5 + 3) * len(audit.WATCH)
+    assert len(report.table) == (5 + 2) * len(audit.WATCH)
 
 
 @model
@@ -298,7 +310,7 @@ def test_z_is_that_of_the_whole_chat_against_neutral_prompts(report, z):
     np.testing.assert_allclose(found["prompt"], z([CHAT])[0], atol=1e-3)
     calmer = [{"role": "user", "content": CALMER}]
     np.testing.assert_allclose(found["rewrite"], z([calmer])[0], atol=1e-3)
-    assert report.neutral == 60 and found["prompt"].index.tolist() == list(audit.WATCH)
+    assert report.neutral == 10 and found["prompt"].index.tolist() == list(audit.WATCH)
 
 
 @model
@@ -349,16 +361,26 @@ def test_a_rewrite_stands_beside_the_prompt(report, audited):
     same = audited("Go on.", rewrite="Go on.").compared()
     assert (same.change == 0).all()
     assert audited("Go on.").compared().columns.tolist() == ["emotion", "prompt"]
-    assert report.strongest("rewrite").text.str.strip().nunique() == 3
+    assert report.strongest("rewrite").text.str.strip().nunique() == 2
 
 
 @model
-def test_the_watch_the_layer_and_the_baseline_can_be_chosen(audited, vectors, smollm):
-    texts = load_assistant_prompts().query("set == 'neutral'").text.tolist()
-    found = audited("Go on.", watch="calm", layer=10, baseline=texts[:9])
-    assert found.neutral == 9 and found.layer == 10
+def test_neutral_messages_are_those_of_the_assistant_prompts_unless_others_are_given(
+    audited, neutral, monkeypatch
+):
+    few = load_assistant_prompts().query("set != 'neutral' or text in @neutral")
+    monkeypatch.setattr(audit, "load_assistant_prompts", lambda: few)
+    default, given = audited("Go on.", baseline=None), audited("Go on.")
+    assert default.neutral == 10 < len(few)
+    np.testing.assert_allclose(default.whole.z, given.whole.z, atol=1e-3)
+
+
+@model
+def test_the_watch_the_layer_and_the_baseline_can_be_chosen(audited, vectors, smollm, neutral):
+    found = audited("Go on.", watch="calm", layer=10, baseline=neutral[:8])
+    assert found.neutral == 8 and found.layer == 10
     assert found.whole.emotion.tolist() == ["calm"] and len(found.table) == 1
-    chats = [[{"role": "user", "content": text}] for text in ["Go on.", *texts[:9]]]
+    chats = [[{"role": "user", "content": text}] for text in ["Go on.", *neutral[:8]]]
     residuals = tracing.pooled_residuals(
         smollm, [smollm.chat_prompt(chat) for chat in chats], TokenAt(1.0)
     )
@@ -366,6 +388,45 @@ def test_the_watch_the_layer_and_the_baseline_can_be_chosen(audited, vectors, sm
     assert found.whole.z[0] == pytest.approx(
         (own - np.mean(quiet)) / np.std(quiet, ddof=1), abs=1e-3
     )
+
+
+@pytest.fixture(scope="module")
+def level_texts():
+    """Two tasks in four contexts, every sixth word of them: sooner read."""
+    texts = contexts.level_texts(2)
+    return texts.assign(text=texts.text.str.split().str[::6].str.join(" "))
+
+
+@pytest.fixture(scope="module")
+def levels(smollm, vectors, level_texts):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(audit, "level_texts", {2: level_texts}.get)
+        return context_levels(smollm, vectors, tasks=2)
+
+
+@model
+def test_a_level_text_that_is_passed_as_the_prompt_reads_as_its_row(
+    levels, level_texts, audited, monkeypatch
+):
+    monkeypatch.setattr(audit, "split_spans", lambda text: [text])  # one span: sooner read
+    assert levels.level.unique().tolist() == list(CONTEXTS) and len(levels) == 4 * 2 * 4
+    last = level_texts.iloc[-1]
+    mine = (levels.level == last.level) & (levels.task == last.task)
+    table = pd.concat([levels[levels.level != last.level], levels[mine]])
+    table = pd.concat([table, levels[mine].assign(task="again")])
+    found = audited(last.text, levels=table)
+    own = found.levels[found.levels.level == last.level].set_index("emotion")
+    np.testing.assert_allclose(own.z, found.whole.set_index("emotion").z[own.index], atol=1e-3)
+    assert found.nearest() == {"prompt": last.level}
+    assert found.distances().prompt.min() < 0.01 < found.distances().prompt[:-1].min()
+
+
+@model
+def test_levels_serve_an_audit_that_watches_fewer_emotions(levels, audited):
+    found = audited("Go on.", watch=["calm"], levels=levels.sample(frac=1, random_state=0))
+    assert set(found.levels.emotion) == {"calm"} and set(found.levels.level) == set(CONTEXTS)
+    distance = np.abs(found.levels.z - found.whole.z[0])
+    assert found.nearest()["prompt"] == found.levels.level[distance.idxmin()]
 
 
 # --- the report --------------------------------------------------------------------------------
@@ -381,7 +442,7 @@ def test_the_summary_is_plain_text_with_the_strongest_spans_first(report):
         expected = report.table[report.table.version == version].load
         top = sorted(expected, key=abs, reverse=True)[:3]
         np.testing.assert_allclose(shown, top, atol=0.006)
-    assert "and 17 weaker" in text and "and 9 weaker" in text
+    assert "and 17 weaker" in text and "and 5 weaker" in text
     assert "usual" in text and "change" in text
     rows = report.strongest()
     marks = [line[0] == "*" for line in report.summary(top=99).split("load (")[1].split("\n")[1:21]]
@@ -507,3 +568,47 @@ def test_vectors_of_another_model_are_refused(smollm, vectors):
         audit_context(
             "Go on.", smollm, EmotionVectors(**{**vars(vectors), "provenance": None}), fillers=2
         )
+
+
+@model
+@pytest.mark.parametrize(
+    ("change", "error", "says"),
+    [
+        (lambda x: x.drop(columns="reader"), BadInput, "must be a table of `context_levels`"),
+        (lambda x: "levels", BadInput, "must be a table of `context_levels`"),
+        (lambda x: x.assign(layer=10), BadInput, "levels were read at layer 10 .* layer 19"),
+        (lambda x: x[x.emotion != "calm"], BadInput, "levels lack 'calm'"),
+        (lambda x: x[:0], BadInput, "levels lack 'desperate'"),
+        (lambda x: x.drop_duplicates(["level", "emotion"]), BadInput, "at least 2 tasks"),
+        (lambda x: x[(x.emotion != "calm") | (x.level != "exit")], BadInput, "at least 2 tasks"),
+        (lambda x: x.assign(cosine=np.nan), BadInput, "finite cosines"),
+        (lambda x: x.assign(reader="0" * 16), WrongModel, "not read with these vectors"),
+    ],
+)
+def test_levels_that_do_not_fit_the_audit_are_refused(audited, levels, change, error, says):
+    with pytest.raises(error, match=says) as caught:
+        audited("Go on.", levels=change(levels))
+    assert "\n" not in str(caught.value)
+
+
+@model
+def test_levels_of_another_model_or_with_other_vectors_are_refused(smollm, vectors, levels):
+    identity, layer = smollm.identity, smollm.readout_layer
+    watched = vectors.select(audit.WATCH)
+    audit._check_levels(levels, identity, watched, layer)
+    for other in (
+        {"identity": replace(identity, weights="other")},
+        {"identity": replace(identity, tokenizer="other")},
+        {"chosen": replace(watched, directions=-watched.directions)},
+        {"chosen": replace(watched, centre=watched.centre + 1)},
+    ):
+        with pytest.raises(WrongModel, match="make them again with `context_levels`"):
+            fits = {"levels": levels, "identity": identity, "chosen": watched, "layer": layer}
+            audit._check_levels(**fits | other)
+
+
+@model
+@pytest.mark.parametrize("tasks", [1, 25, 2.5])
+def test_levels_need_as_many_tasks_as_there_are(smollm, vectors, tasks):
+    with pytest.raises(BadInput, match=f"2 to 24 tasks, not {tasks}"):
+        context_levels(smollm, vectors, tasks=tasks)

@@ -25,7 +25,7 @@ from jinja2 import TemplateError
 
 from emotion_concepts.assistant_prompts import load_assistant_prompts
 from emotion_concepts.cache import digest
-from emotion_concepts.contexts import context_runs, load_contexts
+from emotion_concepts.contexts import EXIT, PRESSURE, level_texts
 from emotion_concepts.errors import BadInput, WrongModel, nearest
 from emotion_concepts.html_views import numbers_table, tokens_view
 from emotion_concepts.monitor import ROLES
@@ -42,8 +42,7 @@ from emotion_concepts.vectors import EmotionVectors
 WATCH = ("desperate", "calm", "afraid", "frustrated")
 AUDITED = ("system", "user")
 MIN_BASELINE = 8
-PRESSURE, EXIT = ("failures", "budget", "shutdown"), ("fallback", "scope", "constraints")
-CONTEXTS = {"plain": (), "pressure": PRESSURE, "exit": EXIT, "both": PRESSURE + EXIT}
+LEGEND = f"pressure: {', '.join(PRESSURE)}; exit: {', '.join(EXIT)}; both: all six; plain: none"
 
 # --- the audit ---------------------------------------------------------------------------------
 
@@ -269,7 +268,7 @@ def context_levels(
 
     Returns
     -------
-    DataFrame, one row a level, task and emotion: level (of `CONTEXTS`), task (its id), emotion,
+    DataFrame, one row a level, task and emotion: level (of `contexts.CONTEXTS`), task (its id), emotion,
     cosine, layer, reader (digest of the model and of the vector that the emotion is read with).
 
     Raises
@@ -279,30 +278,13 @@ def context_levels(
     UnknownEmotion, UnknownLayer, WrongModel
     """
     chosen, layer = _chosen(model, vectors, watch, layer)
-    texts = _level_texts(tasks)
+    texts = level_texts(tasks)
     prompts = [_prompt(model, _messages(text)) for text in texts.text]
     cosines = _cosines(model, chosen, layer, prompts, progress)
     table = texts[["level", "task"]].join(pd.DataFrame(cosines, columns=list(chosen.emotions)))
     table = table.melt(["level", "task"], var_name="emotion", value_name="cosine")
     readers = table.emotion.map(_readers(model.identity, chosen, layer))
     return table.assign(layer=layer, reader=readers)
-
-
-def _level_texts(tasks: int) -> pd.DataFrame:
-    """Return level, task and text: the packaged tasks in the four contexts."""
-    plain = context_runs().drop_duplicates("task")  # all is off in a task's first run
-    if tasks not in range(2, len(plain) + 1):
-        raise BadInput(f"levels take 2 to {len(plain)} tasks, not {tasks!r}")
-    _, ingredients, _ = load_contexts()
-    parts = ingredients.set_index(["id", "ingredient", "level"]).text.to_dict()
-    rows = []
-    for level, on in CONTEXTS.items():
-        for row in plain.head(tasks).itertuples():
-            text = row.text
-            for name in on:
-                text = text.replace(parts[row.task, name, "off"], parts[row.task, name, "on"])
-            rows.append((level, row.task, text))
-    return pd.DataFrame(rows, columns=["level", "task", "text"])
 
 
 def _readers(identity: ModelIdentity, vectors: EmotionVectors, layer: int) -> dict[str, str]:
@@ -506,7 +488,7 @@ class Report:
         near = " and ".join(
             f"the {version} to {level}" for version, level in self.nearest().items()
         )
-        return f"Nearest in z over these emotions, which describes and tests nothing: {near}."
+        return f"Nearest in z, which describes and tests nothing: {near} ({LEGEND})."
 
     def _placed(self, cell: Callable[[tuple], str]) -> pd.DataFrame:
         """Return texts: a row an emotion and a column a level, then how far each version is."""

@@ -25,6 +25,8 @@ GENERATORS = {
     "constraints": ("budget", "shutdown", "fallback"),
     "tone": ("failures", "shutdown", "fallback"),
 }
+PRESSURE, EXIT = ("failures", "budget", "shutdown"), ("fallback", "scope", "constraints")
+CONTEXTS = {"plain": (), "pressure": PRESSURE, "exit": EXIT, "both": PRESSURE + EXIT}
 # The one contrast of the 16 runs that is neither a factor nor an interaction of two: splitting by
 # it leaves the factors orthogonal in each half.
 SPLIT = ("failures", "budget", "fallback")
@@ -200,6 +202,41 @@ def context_runs(
             rows.append(row | {"text": " ".join([task.text, *parts])})
     prompts = pd.DataFrame(rows).drop(columns="tone")
     return prompts.assign(words=prompts.text.str.split().str.len())
+
+
+def level_texts(tasks: int = 24, path: str | Path | None = None) -> pd.DataFrame:
+    """Return tasks in the four contexts of `CONTEXTS`, composed as `context_runs` composes them.
+
+    Parameters
+    ----------
+    tasks : int
+        How many, from the top of the file, at least 2.
+
+    Returns
+    -------
+    DataFrame, one row a level and task: level, task (its id), text.
+
+    Raises
+    ------
+    BadInput
+        For fewer than two tasks, or more than the file has.
+
+    >>> level_texts(tasks=2).groupby("level", sort=False).size().to_dict()
+    {'plain': 2, 'pressure': 2, 'exit': 2, 'both': 2}
+    """
+    plain = context_runs(path).drop_duplicates("task")  # all is off in a task's first run
+    if tasks not in range(2, len(plain) + 1):
+        raise BadInput(f"levels take 2 to {len(plain)} tasks, not {tasks!r}")
+    _, ingredients, _ = load_contexts(path)
+    parts = ingredients.set_index(["id", "ingredient", "level"]).text.to_dict()
+    rows = []
+    for level, on in CONTEXTS.items():
+        for row in plain.head(tasks).itertuples():
+            text = row.text
+            for name in on:
+                text = text.replace(parts[row.task, name, "off"], parts[row.task, name, "on"])
+            rows.append((level, row.task, text))
+    return pd.DataFrame(rows, columns=["level", "task", "text"])
 
 
 def _multiply(design: pd.DataFrame, factors: tuple[str, ...]) -> pd.Series:

@@ -416,7 +416,7 @@ class EmotionMonitor:
         BadInput
             For no messages, or one that is not of this form.
         """
-        layer, (text, spans) = self.baseline.layer, _chat(self.model, messages)
+        layer, (text, spans) = self.baseline.layer, chat_words(self.model, messages)
         [tokens] = tokenize(self.model, [text])
         [residuals] = token_residuals(self.model, [text], [layer])
         inside = [tokens_in(self.model, text, [span]) for span in spans]
@@ -523,7 +523,7 @@ class _Turn:
         return self.history[-1]
 
 
-def _chat(model: TracedModel, messages: Sequence[dict]) -> tuple[str, list[tuple[int, int]]]:
+def chat_words(model: TracedModel, messages: Sequence[dict]) -> tuple[str, list[tuple[int, int]]]:
     """Return a chat in the model's template, and the characters of each message's own words."""
     _check_messages(messages)
     text = model.chat_prompt(messages)

@@ -43,6 +43,18 @@ class Estimate:
         return f"{self.value:.2f} [{self.low:.2f}, {self.high:.2f}]"
 
 
+def share(hits: int, n: int) -> Estimate:
+    """Return hits / n with its Wilson interval, which takes the n as independent.
+
+    >>> print(share(3, 4))
+    0.75 [0.30, 0.95]
+    """
+    if n < 1:
+        raise BadInput("there is no share of nothing; give n of at least 1")
+    interval = scipy.stats.binomtest(int(hits), int(n)).proportion_ci(method="wilson")
+    return Estimate(int(hits) / int(n), float(interval.low), float(interval.high), int(n))
+
+
 def crossed_mean(table: np.ndarray, *, resamples: int = 2000, seed: int = 0) -> Estimate:
     """Return the mean of a crossed table with an interval over both its factors.
 

@@ -13,17 +13,17 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from scipy.stats import binomtest, rankdata, t
+from scipy.stats import rankdata, t
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import cohen_kappa_score, precision_recall_fscore_support
 from sklearn.model_selection import GroupKFold, cross_val_predict
-from sklearn.pipeline import make_pipeline
+from sklearn.pipeline import Pipeline, make_pipeline
 
 from emotion_concepts import corpus
 from emotion_concepts.errors import BadInput, nearest
 from emotion_concepts.experiments.steered import CELL
-from emotion_concepts.stats import Estimate, holm, permutation_p
+from emotion_concepts.stats import Estimate, holm, permutation_p, share
 
 
 def check_columns(table: pd.DataFrame, *columns: str) -> None:
@@ -117,8 +117,8 @@ def _wilson(hits: int, n: int) -> tuple[float, float]:
     """Return the 95 % Wilson interval of a share, NaN of nothing."""
     if not n:
         return np.nan, np.nan
-    interval = binomtest(int(hits), int(n)).proportion_ci(method="wilson")
-    return interval.low, interval.high
+    found = share(hits, n)
+    return found.low, found.high
 
 
 # --- rates under steering ----------------------------------------------------------------------
@@ -281,27 +281,45 @@ def score_auc(
     >>> found.value, found.n
     (1.0, 4)
     """
-    scores, labels = np.asarray(scores, dtype=float), _binary(labels, groups)
+    scores, labels = np.asarray(scores, dtype=float), check_labels(labels, groups)
     if len(scores) != len(labels) or not np.isfinite(scores).all():
         raise BadInput(f"{len(labels)} labels need as many scores, all of them numbers")
     rng = np.random.default_rng(seed)
-    names, group = np.unique(groups, return_inverse=True)
-    k, own = len(names), np.eye(len(names))[group]
-    wins = np.heaviside(scores[labels, None] - scores[~labels], 0.5)  # a tie is half a win
-    wins = own[labels].T @ wins @ own[~labels]
-    pairs = np.outer(own[labels].sum(0), own[~labels].sum(0))
-    times = rng.multinomial(k, np.full(k, 1 / k), resamples).astype(float)  # each group is drawn
-    won, met = (np.einsum("bg,gh,bh->b", times, x, times, optimize=True) for x in (wins, pairs))
-    low, high = np.quantile(won[met > 0] / met[met > 0], [0.025, 0.975])
+    won = wins(scores, labels)
+    low, high = wins_interval(won, labels, groups, rng, resamples)
     # the area is linear in the sum of ranks
-    ranks = rankdata(scores) / pairs.sum()
+    ranks = rankdata(scores) / won.size
     excess, null = 0.0, np.zeros(resamples)
-    for inside in (group == g for g in range(k)):
+    _, group = np.unique(groups, return_inverse=True)
+    for inside in (group == g for g in range(group.max() + 1)):
         mine = labels[inside] - labels[inside].mean()
         excess += mine @ ranks[inside]
         null += rng.permuted(np.tile(mine, (resamples, 1)), axis=1) @ ranks[inside]
-    value = float(wins.sum() / pairs.sum())
-    return Estimate(value, float(low), float(high), len(labels), permutation_p(excess, null))
+    p = permutation_p(excess, null)
+    return Estimate(float(won.mean()), low, high, len(labels), p)
+
+
+def wins(scores: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """Return ``[n of label 1, n of label 0]``: 1 where the first scores higher, a tie is half."""
+    return np.heaviside(scores[labels, None] - scores[~labels], 0.5)
+
+
+def wins_interval(
+    won: np.ndarray,
+    labels: np.ndarray,
+    groups: Sequence,
+    rng: np.random.Generator,
+    resamples: int,
+) -> tuple[float, float]:
+    """Return the 95 % interval of the mean of `wins`, or of their differences, over groups."""
+    names, group = np.unique(groups, return_inverse=True)
+    k, own = len(names), np.eye(len(names))[group]
+    won = own[labels].T @ won @ own[~labels]
+    pairs = np.outer(own[labels].sum(0), own[~labels].sum(0))
+    times = rng.multinomial(k, np.full(k, 1 / k), resamples).astype(float)  # each group is drawn
+    won, met = (np.einsum("bg,gh,bh->b", times, x, times, optimize=True) for x in (won, pairs))
+    low, high = np.quantile(won[met > 0] / met[met > 0], [0.025, 0.975])
+    return float(low), float(high)
 
 
 def text_auc(
@@ -309,8 +327,7 @@ def text_auc(
 ) -> Estimate:
     """Return how well words alone tell texts labelled 1 (steered) from 0: area under the ROC curve.
 
-    A logistic regression on TF-IDF of words and pairs of words, each text judged by a model that
-    saw no text of its group; interval and p as in `score_auc`.
+    Of the decision values of `own_words`; interval and p as in `score_auc`.
 
     Parameters
     ----------
@@ -324,26 +341,53 @@ def text_auc(
     BadInput
         For different lengths, or fewer than two groups or labels.
     """
-    labels = _binary(labels, groups)
+    return score_auc(own_words(texts, labels, groups), labels, groups=groups, seed=seed)
+
+
+def own_words(texts: Sequence[str], labels: Sequence[int], groups: Sequence) -> np.ndarray:
+    """Return how much the words of each text are those of texts labelled 1, ``[n_texts]``.
+
+    A logistic regression on TF-IDF of words and pairs of words, each text judged by a model that
+    saw no text of its group.
+
+    Parameters
+    ----------
+    texts, labels, groups
+        As for `text_auc`.
+
+    Returns
+    -------
+    Decision values, of up to five models, each with both classes of equal weight.
+
+    Raises
+    ------
+    BadInput
+        As `text_auc`.
+    """
+    labels = check_labels(labels, groups)
     if len(texts) != len(labels):
         raise BadInput(f"{len(texts)} texts need as many labels, not {len(labels)}")
-    # balanced classes: an intercept that differs by fold would be a clue of its own
-    model = make_pipeline(
-        TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True),
-        LogisticRegression(class_weight="balanced", max_iter=1000),
-    )
-    scores = cross_val_predict(
-        model,
+    return cross_val_predict(
+        word_model(),
         list(texts),
         labels,
         groups=groups,
         cv=GroupKFold(min(5, len(set(groups)))),
         method="decision_function",
     )
-    return score_auc(scores, labels, groups=groups, seed=seed)
 
 
-def _binary(labels: Sequence[int], groups: Sequence) -> np.ndarray:
+def word_model() -> Pipeline:
+    """Return a logistic regression on TF-IDF of words and pairs of words, to be fitted."""
+    # balanced classes: an intercept that differs by fold would be a clue of its own
+    return make_pipeline(
+        TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True),
+        LogisticRegression(class_weight="balanced", max_iter=1000),
+    )
+
+
+def check_labels(labels: Sequence[int], groups: Sequence) -> np.ndarray:
+    """Return labels as ``[n]`` bool; raise BadInput unless they are binary, one a group."""
     labels = np.asarray(labels)
     if len(groups) != len(labels) or len(set(groups)) < 2:
         raise BadInput(f"{len(labels)} labels need as many groups, at least two of them different")

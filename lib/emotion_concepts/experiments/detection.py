@@ -1,0 +1,476 @@
+"""Chapter 9: is the monitor of `monitor` a detector, and how good a one?
+
+A detector is asked which texts hold an emotion, and answers with a score: here the highest windowed
+z of a text, since the monitor's rule `Above` fires on it at every lower threshold. What is asked of
+the score is asked of any detector: how well it ranks texts with the emotion above texts without;
+at a threshold set on other neutral texts, how many of the one it finds and how many of the other it
+disturbs; and whether random directions, or the words alone, would do as well.
+
+A highest value grows with the number of windows it is taken over. Texts to be compared must be
+alike in length, or be cut to the same number of tokens (`scores`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import pandas as pd
+from scipy.stats import rankdata
+
+from emotion_concepts.corpus import NEUTRAL_SKIP
+from emotion_concepts.errors import BadInput, UnknownEmotion, nearest
+from emotion_concepts.experiments.grading import (
+    check_columns,
+    check_labels,
+    score_auc,
+    wins,
+    wins_interval,
+    word_model,
+)
+from emotion_concepts.geometry import unit
+from emotion_concepts.monitor import ROLES, chat_words
+from emotion_concepts.stats import Estimate, bootstrap, exceedance_p, share
+from emotion_concepts.steering import random_directions
+from emotion_concepts.tracing import MeanFrom, TracedModel, token_residuals, tokenize, tokens_in
+from emotion_concepts.vectors import EmotionVectors
+
+WINDOW = 8  # the monitor's own
+
+# --- readings ----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Detector:
+    """Reads as a calibrated monitor does, at one layer, with random directions beside the emotions.
+
+    Attributes
+    ----------
+    vectors : EmotionVectors
+        Of the k emotions that are watched; the first k columns of every reading.
+    layer : int
+    directions : ``[k + random, d_model]``
+        Unit vectors: the emotions, then random ones outside the span of all fitted emotions.
+    mean, sd : ``[k + random]``
+        Of the cosines over the tokens of neutral text.
+    """
+
+    vectors: EmotionVectors
+    layer: int
+    directions: np.ndarray
+    mean: np.ndarray
+    sd: np.ndarray
+
+    @classmethod
+    def fit(
+        cls,
+        model: TracedModel,
+        vectors: EmotionVectors,
+        watch: str | Sequence[str],
+        neutral: Sequence[str],
+        *,
+        layer: int | None = None,
+        random: int = 200,
+        seed: int = 0,
+        skip: int = NEUTRAL_SKIP,
+        progress: str | None = None,
+    ) -> Detector:
+        """Calibrate the emotions to watch, and random directions, on the same neutral texts.
+
+        Mean and sd of the emotions are those that `monitor.calibrate` finds on these texts.
+
+        Parameters
+        ----------
+        vectors : EmotionVectors
+            All that were fitted, not only those to watch: random directions lie outside them.
+        layer : int, optional
+            The model's read-out layer by default.
+        skip : int
+            Tokens left out at the start of each text, which read alike whatever they say.
+
+        Raises
+        ------
+        BadInput, UnknownEmotion, UnknownLayer, WrongModel
+        """
+        vectors.check_model(model.identity)
+        chosen = vectors.select([watch] if isinstance(watch, str) else list(dict.fromkeys(watch)))
+        if not chosen.emotions:
+            raise BadInput("give at least one emotion to watch")
+        layer = model.check_layer(model.readout_layer if layer is None else layer)
+        drawn = random_directions(random, vectors.at(layer)[:, None], seed=seed)[:, 0]
+        MeanFrom(skip).check([len(row) for row in tokenize(model, neutral)], neutral)
+        quiet = token_residuals(model, neutral, [layer], progress=progress)
+        plain = cls(chosen, layer, np.vstack([chosen.at(layer), drawn]), np.array(0), np.array(1))
+        cosines = plain.z(np.concatenate([text[skip:, 0] for text in quiet]))
+        return replace(plain, mean=cosines.mean(0), sd=cosines.std(0))
+
+    def z(self, residuals: np.ndarray) -> np.ndarray:
+        """Return ``[..., k + random]`` z-scores of residuals ``[..., d_model]`` of the layer."""
+        centred = residuals - self.vectors.centre[self.layer]
+        return (unit(centred) @ self.directions.T - self.mean) / self.sd
+
+    def read(
+        self,
+        model: TracedModel,
+        chats: Sequence[Sequence[dict]],
+        *,
+        roles: str | Sequence[str] = ROLES,
+        progress: str | None = None,
+    ) -> list[np.ndarray]:
+        """Read every token of the messages' own words; tokens of the chat template do not count.
+
+        Parameters
+        ----------
+        chats : sequence of lists of {"role": "system", "user" or "assistant", "content": str}
+        roles : str or sequence of str
+            Whose messages count. All of a chat is shown to the model in any case.
+
+        Returns
+        -------
+        list of ``[tokens, k + random]`` z-scores, one a chat. Between two messages stands a row of
+        NaN, since the monitor averages within a message.
+
+        Raises
+        ------
+        BadInput
+            For a chat that cannot be read, an unknown role, or a chat without a message of these.
+        WrongModel
+        """
+        self.vectors.check_model(model.identity)
+        roles = [roles] if isinstance(roles, str) else list(roles)
+        for role in roles:
+            if role not in ROLES:
+                raise BadInput(f"there is no role {role!r}; {nearest(str(role), ROLES)}")
+        written = [chat_words(model, chat) for chat in chats]
+        places = []
+        for n, (chat, (text, spans)) in enumerate(zip(chats, written, strict=True)):
+            own = [
+                tokens_in(model, text, [span])
+                for message, span in zip(chat, spans, strict=True)
+                if message["role"] in roles
+            ]
+            if not own:
+                raise BadInput(f"chat {n} has no message of {' or '.join(roles)}; leave it out")
+            places.append(own)
+        texts = [text for text, _ in written]
+        residuals = token_residuals(model, texts, [self.layer], progress=progress)
+        gap, found = np.full((1, len(self.directions)), np.nan), []
+        for own, text in zip(places, residuals, strict=True):
+            z = self.z(text[:, 0])
+            found.append(np.concatenate([part for n in own for part in (gap, z[n])][1:]))
+        return found
+
+
+def windowed(z: np.ndarray, window: int = WINDOW) -> np.ndarray:
+    """Return means over full windows, at which the monitor asks its rules.
+
+    Parameters
+    ----------
+    z : ``[tokens, ...]``
+        As from `Detector.read`: a window across a row of NaN is NaN.
+
+    Returns
+    -------
+    ``[tokens - window + 1, ...]``; of a text in which no window is full, on which the monitor would
+    never fire, the mean of what there is, ``[1, ...]``.
+
+    >>> windowed(np.array([1.0, 3.0, 5.0]), 2).tolist(), windowed(np.array([1.0, 3.0]), 8).tolist()
+    ([2.0, 4.0], [2.0])
+    """
+    if window < 1 or not len(z):
+        raise BadInput(f"give a window and a text of 1 token or more, not {window} and {len(z)}")
+    if len(z) >= window:
+        means = np.lib.stride_tricks.sliding_window_view(z, window, axis=0).mean(-1)
+        if _are_tokens(means).any():
+            return means
+    return np.nanmean(z, axis=0, keepdims=True)
+
+
+def _are_tokens(z: np.ndarray) -> np.ndarray:
+    """Return ``[tokens]``: False for the rows of NaN between messages."""
+    return ~np.isnan(z).any(axis=tuple(range(1, z.ndim)))
+
+
+def scores(
+    z: Sequence[np.ndarray], window: int = WINDOW, *, tokens: int | None = None
+) -> np.ndarray:
+    """Return the highest windowed z of each text, ``[texts, k]``.
+
+    `monitor.Above` fires on the text at every threshold below it, and at none from it on.
+
+    Parameters
+    ----------
+    z : sequence of ``[tokens, k]``, one a text
+    tokens : int, optional
+        Look at the last so many tokens of each text only. The highest of many windows is higher
+        than that of few, so that a longer text scores higher whatever it says; a comparison of
+        texts of different lengths would be one of lengths.
+
+    Raises
+    ------
+    BadInput
+        For a text that is shorter than `tokens`.
+    """
+    found = []
+    for n, text in enumerate(z):
+        if tokens is not None:
+            places = np.flatnonzero(_are_tokens(text))
+            if not 1 <= tokens <= len(places):
+                raise BadInput(
+                    f"text {n} has {len(places)} tokens, so its last {tokens} cannot be read; give "
+                    "`tokens` from 1 to the length of the shortest text"
+                )
+            text = text[places[-tokens] :]
+        found.append(np.nanmax(windowed(text, window), axis=0))
+    return np.array(found)
+
+
+# --- thresholds --------------------------------------------------------------------------------
+
+
+def threshold(scores: np.ndarray, false_alarms: float = 0.01) -> np.ndarray:
+    """Return the lowest threshold that a fresh neutral text exceeds with no more than this chance.
+
+    The chance that a further text scores above the r-th lowest of n like it is at most
+    1 - r / (n + 1), whatever the scores' distribution. A quantile of the n alone would promise more
+    than it keeps.
+
+    Parameters
+    ----------
+    scores : ``[texts]`` or ``[texts, k]``
+        Of neutral texts, other than those that the detector was calibrated on.
+
+    Returns
+    -------
+    A number, or ``[k]``.
+
+    Raises
+    ------
+    BadInput
+        For a share that is none, or too few texts for one so small.
+
+    >>> float(threshold(np.arange(99.0)))
+    98.0
+    """
+    if not 0 < false_alarms < 1:
+        raise BadInput(f"false alarms are a share of texts between 0 and 1, not {false_alarms}")
+    n = len(scores)
+    above = int((n + 1) * false_alarms + 1e-9)
+    if not above:
+        raise BadInput(
+            f"false alarms on {false_alarms:g} of texts take {int(np.ceil(1 / false_alarms)) - 1} "
+            f"neutral texts or more, not {n}; give more, or allow more"
+        )
+    return np.sort(scores, axis=0)[n - above]
+
+
+def false_alarm_rate(
+    z: Sequence[np.ndarray],
+    threshold: float,
+    window: int = WINDOW,
+    *,
+    resamples: int = 2000,
+    seed: int = 0,
+) -> Estimate:
+    """Return alarms per 1,000 tokens: runs of windows above the threshold, each counted once.
+
+    Parameters
+    ----------
+    z : sequence of ``[tokens]``, one a text
+        Of one emotion, in texts without it, with NaN between messages.
+
+    Returns
+    -------
+    Estimate over as many texts; the interval resamples texts. Without a single alarm its upper end
+    is the rate at which so many tokens would pass without one in one of forty cases (Poisson).
+
+    Raises
+    ------
+    BadInput
+        For the z of several emotions at once, or what `windowed` refuses.
+
+    >>> false_alarm_rate([np.array([0, 4, 4, 0, 4]), np.zeros(5)], 3, window=1).value
+    200.0
+    """
+    if any(np.ndim(text) != 1 for text in z):
+        raise BadInput("give the z of one emotion, such as [text[:, 0] for text in z]")
+    above = [windowed(text, window) > threshold for text in z]
+    alarms = np.array([np.sum(row & ~np.append(False, row[:-1])) for row in above])
+    tokens = np.array([_are_tokens(text).sum() for text in z])
+    if not alarms.any():
+        high = -1000 * np.log(0.025) / tokens.sum()
+        return Estimate(0.0, 0.0, float(high), len(tokens))
+    return bootstrap(
+        lambda a, n, axis: 1000 * a.sum(axis) / n.sum(axis),
+        alarms,
+        tokens,
+        resamples=resamples,
+        seed=seed,
+    )
+
+
+# --- how well it detects -----------------------------------------------------------------------
+
+
+def detection(
+    scores: Sequence[float],
+    labels: Sequence[int],
+    groups: Sequence,
+    threshold: float,
+    *,
+    seed: int = 0,
+) -> pd.DataFrame:
+    """Return how well a score finds the texts labelled 1 among those labelled 0.
+
+    Parameters
+    ----------
+    scores : sequence of float, n_texts
+    labels : sequence of 0 or 1, n_texts
+    groups : sequence, n_texts
+        Of texts that are not independent, such as pairs.
+    threshold : float
+        Set on other texts.
+
+    Returns
+    -------
+    DataFrame, one row a measure: measure, value, low, high, n (texts), p. "auc" is the chance that
+    a text labelled 1 scores above one labelled 0, with interval and p of `grading.score_auc`, over
+    groups; "detected" and "false alarms" are the shares of texts labelled 1 and 0 above the
+    threshold, with Wilson intervals, which take texts as independent.
+
+    Raises
+    ------
+    BadInput
+        As `grading.score_auc`.
+    """
+    auc = score_auc(scores, labels, groups=groups, seed=seed)
+    above, labels = np.asarray(scores) > threshold, np.asarray(labels, dtype=bool)
+    rows = [("auc", auc.value, auc.low, auc.high, auc.n, auc.p)]
+    for measure, hits in (("detected", above[labels]), ("false alarms", above[~labels])):
+        found = share(hits.sum(), len(hits))
+        rows.append((measure, found.value, found.low, found.high, found.n, None))
+    return pd.DataFrame(rows, columns=["measure", "value", "low", "high", "n", "p"])
+
+
+def aucs(scores: np.ndarray, labels: Sequence[int]) -> np.ndarray:
+    """Return the area under the ROC curve of each column of ``[texts, k]`` scores, ``[k]``.
+
+    Raises
+    ------
+    BadInput
+        For labels that are not one a text, 0 or 1 and some of each, or scores that are no numbers.
+
+    >>> aucs(np.array([[1, 3], [2, 2], [3, 1]]), [0, 1, 1]).tolist()
+    [1.0, 0.0]
+    """
+    labels, scores = check_labels(labels, range(len(labels))), np.asarray(scores, dtype=float)
+    if scores.ndim != 2 or len(scores) != len(labels) or not np.isfinite(scores).all():
+        raise BadInput(
+            f"{len(labels)} labels need scores [{len(labels)}, k], all of them numbers, not "
+            f"{list(scores.shape)}"
+        )
+    n = labels.sum()
+    ranks = rankdata(scores, axis=0)[labels].sum(0)
+    return (ranks - n * (n + 1) / 2) / (n * (len(labels) - n))
+
+
+def auc_against_random(
+    scores: Sequence[float], random: np.ndarray, labels: Sequence[int]
+) -> tuple[np.ndarray, float]:
+    """Return the AUC of each random direction, ``[n]``, and the share that does as well as a score.
+
+    What any direction of the residual stream tells of the texts, such as their length or setting.
+    To do better is necessary, and not much: random directions lie outside the emotions' span.
+
+    Parameters
+    ----------
+    scores : sequence of float, n_texts
+        Of an emotion, which should be higher where the label is 1.
+    random : ``[n_texts, n]``
+        Scores of the same texts by random directions.
+
+    Returns
+    -------
+    (AUCs, p). p is one-sided: only a direction that is as high where the label is 1 does as well,
+    not one that is as low. The mirror image of a direction is as likely to be drawn, so that the
+    null leans to neither side.
+
+    Raises
+    ------
+    BadInput
+        As `aucs`.
+    """
+    found = aucs(np.column_stack([scores, random]), labels)
+    return found[1:], exceedance_p(found[0], found[1:])
+
+
+def auc_difference(
+    a: Sequence[float],
+    b: Sequence[float],
+    labels: Sequence[int],
+    groups: Sequence,
+    *,
+    resamples: int = 2000,
+    seed: int = 0,
+) -> Estimate:
+    """Return the AUC of score a less that of score b on the same texts; groups are resampled.
+
+    Parameters
+    ----------
+    a, b : sequences of float, n_texts
+        On scales of their own.
+    labels, groups : sequences, n_texts
+        As for `detection`.
+
+    Raises
+    ------
+    BadInput
+        As `aucs`; and for other than one group a text, or fewer than two groups.
+    """
+    if len(a) != len(b):
+        raise BadInput(f"{len(a)} and {len(b)} scores are not of the same texts; give one each")
+    labels, both = check_labels(labels, groups), np.column_stack([a, b])
+    value = np.subtract(*aucs(both, labels))
+    # a wins over b by the pairs of texts that it sets right and b does not
+    more = np.subtract(*(wins(x, labels) for x in both.T))
+    rng = np.random.default_rng(seed)
+    return Estimate(float(value), *wins_interval(more, labels, groups, rng, resamples), len(both))
+
+
+# --- what words alone tell ---------------------------------------------------------------------
+
+
+def story_words(stories: pd.DataFrame, texts: Sequence[str], emotion: str) -> np.ndarray:
+    """Return how much the words of each text are those of an emotion's stories, ``[texts]``.
+
+    The baseline that knows what the vectors know: a logistic regression on TF-IDF of words and
+    pairs of words, fitted on the stories that the vectors were fitted on, those of the emotion
+    against all others. The stories never name their emotion, so that its word tells nothing here.
+
+    Parameters
+    ----------
+    stories : DataFrame
+        Columns text and emotion, such as `Extraction.stories`.
+
+    Returns
+    -------
+    Decision values, above 0 where the emotion is the likelier with both classes of equal weight.
+
+    Raises
+    ------
+    BadInput
+        For a missing column, stories of this emotion only, or one string instead of texts.
+    UnknownEmotion
+        If no story is of the emotion.
+    """
+    check_columns(stories, "text", "emotion")
+    if isinstance(texts, str):
+        raise BadInput("give a list of texts, not one string")
+    own = (stories.emotion == emotion).to_numpy()
+    if not own.any():
+        known = stories.emotion.unique()
+        raise UnknownEmotion(f"no story is of {emotion!r}; {nearest(emotion, known)}")
+    if own.all():
+        raise BadInput(f"all stories are of {emotion!r}; add some of other emotions")
+    return word_model().fit(stories.text, own).decision_function(list(texts))
