@@ -444,3 +444,10 @@ def test_the_log_holds_a_line_a_token_turn_after_turn(monitor, tmp_path):
     pd.testing.assert_frame_equal(back.drop(columns="began_at"), expected)
     assert back.alarms.tolist()[3] == ["calm above -99: stop"]
     assert back.began_at.nunique() == 2 and back.began_at.is_monotonic_increasing
+
+
+def test_a_chat_that_leaves_no_room_for_the_reply_is_refused(monitor):
+    with pytest.raises(BadInput, match="9000 of a reply .* reads 8192 at most"):
+        monitor().stream(CHAT, max_new_tokens=9000)
+    with pytest.raises(BadInput, match="reads 8192 at most"):
+        monitor().transcript([{"role": "user", "content": "word " * 9000}])

@@ -21,7 +21,6 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 import scipy.stats
-from jinja2 import TemplateError
 
 from emotion_concepts.assistant_prompts import load_assistant_prompts
 from emotion_concepts.cache import digest
@@ -35,7 +34,6 @@ from emotion_concepts.tracing import (
     TokenAt,
     TracedModel,
     pooled_residuals,
-    tokenize,
 )
 from emotion_concepts.vectors import EmotionVectors
 
@@ -105,11 +103,11 @@ def audit_context(
     if baseline is None:
         baseline = load_assistant_prompts().query("set == 'neutral'").text.tolist()
     listed = isinstance(baseline, Sequence) and not isinstance(baseline, str)
-    neutral = [_prompt(model, _messages(text)) for text in baseline] if listed else []
+    neutral = [model.chat_prompt(_messages(text)) for text in baseline] if listed else []
     if len(set(neutral)) < MIN_BASELINE:
         raise BadInput(f"give a list of at least {MIN_BASELINE} different neutral messages")
     for chat in versions.values():
-        _check_length(model, [_prompt(model, chat)])
+        model.check_length([model.chat_prompt(chat)])
 
     def read(prompts: Sequence[str], label: str) -> np.ndarray:
         return _cosines(model, chosen, layer, prompts, progress and f"{progress}: {label}")
@@ -121,7 +119,7 @@ def audit_context(
     rows, wholes, pool = [], [], Fillers()
     for version, chat in versions.items():
         spans, variants = _variants(chat, pool, fillers)
-        z = (read([_prompt(model, chat) for chat in [chat, *variants]], version) - mean) / sd
+        z = (read([model.chat_prompt(chat) for chat in [chat, *variants]], version) - mean) / sd
         wholes += [(version, *row) for row in zip(chosen.emotions, z[0], usual, strict=True)]
         for about, readings in zip(spans, np.split(z[1:], len(spans)), strict=True):
             parts = zip(chosen.emotions, *_load(z[0], readings[0], readings[1:]), strict=True)
@@ -168,7 +166,7 @@ def _cosines(
     progress: str | None,
 ) -> np.ndarray:
     """Return ``[prompts, emotions]``, read where the reply begins."""
-    _check_length(model, prompts)
+    model.check_length(prompts)
     residuals = pooled_residuals(model, prompts, TokenAt(1.0), progress=progress)
     return chosen.cosine(residuals.layer(layer), layer)
 
@@ -199,25 +197,6 @@ def _messages(messages: str | Sequence[Mapping]) -> list[dict]:
     if not any(message["role"] in AUDITED for message in messages):
         raise BadInput("there is no system or user message to audit; give at least one")
     return [{"role": m["role"], "content": m["content"]} for m in messages]
-
-
-def _prompt(model: TracedModel, chat: Sequence[dict]) -> str:
-    try:
-        return model.chat_prompt(chat)
-    except TemplateError as error:
-        raise BadInput(
-            f"the chat template of {model.identity.name!r} refuses these messages: {error}"
-        ) from error
-
-
-def _check_length(model: TracedModel, prompts: Sequence[str]) -> None:
-    config = model.envoy._module.config.get_text_config()
-    limit = getattr(config, "max_position_embeddings", None) or model.tokenizer.model_max_length
-    if (longest := max(map(len, tokenize(model, prompts)))) > limit:
-        raise BadInput(
-            f"with the chat template this comes to {longest} tokens, but {model.identity.name!r} "
-            f"reads {limit} at most; shorten it"
-        )
 
 
 def _variants(
@@ -268,8 +247,8 @@ def context_levels(
 
     Returns
     -------
-    DataFrame, one row a level, task and emotion: level (of `contexts.CONTEXTS`), task (its id), emotion,
-    cosine, layer, reader (digest of the model and of the vector that the emotion is read with).
+    DataFrame, one row a level, task and emotion: level (of `contexts.CONTEXTS`), task (its id),
+    emotion, cosine, layer, reader (digest of the model and of the vector that reads the emotion).
 
     Raises
     ------
@@ -279,7 +258,7 @@ def context_levels(
     """
     chosen, layer = _chosen(model, vectors, watch, layer)
     texts = level_texts(tasks)
-    prompts = [_prompt(model, _messages(text)) for text in texts.text]
+    prompts = [model.chat_prompt(_messages(text)) for text in texts.text]
     cosines = _cosines(model, chosen, layer, prompts, progress)
     table = texts[["level", "task"]].join(pd.DataFrame(cosines, columns=list(chosen.emotions)))
     table = table.melt(["level", "task"], var_name="emotion", value_name="cosine")

@@ -414,9 +414,10 @@ class EmotionMonitor:
         Raises
         ------
         BadInput
-            For no messages, or one that is not of this form.
+            For no messages, one that is not of this form, or more than the model reads at once.
         """
         layer, (text, spans) = self.baseline.layer, chat_words(self.model, messages)
+        self.model.check_length([text])
         [tokens] = tokenize(self.model, [text])
         [residuals] = token_residuals(self.model, [text], [layer])
         inside = [tokens_in(self.model, text, [span]) for span in spans]
@@ -447,12 +448,14 @@ class EmotionMonitor:
         Raises
         ------
         BadInput
-            As :meth:`transcript`; and, once it begins, for a model on a server.
+            As :meth:`transcript`; for a chat that leaves no room for the reply; and, once it
+            begins, for a model on a server.
         """
         _check_messages(messages)
         options = {"max_new_tokens": max_new_tokens, "temperature": temperature, "seed": seed}
-        turn = _Turn(self, len(messages), "assistant")
-        return self._stream(self.model.chat_prompt(messages), turn, options)
+        turn, prompt = _Turn(self, len(messages), "assistant"), self.model.chat_prompt(messages)
+        self.model.check_length([prompt], room=max_new_tokens)
+        return self._stream(prompt, turn, options)
 
     def _stream(self, prompt: str, turn: _Turn, options: dict) -> Iterator[Reading]:
         began, position = datetime.now(UTC), len(tokenize(self.model, [prompt])[0])

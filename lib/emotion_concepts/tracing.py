@@ -23,6 +23,7 @@ import numpy as np
 import torch
 from anyio.abc import SocketAttribute  # noqa: F401  (nnsight mounts `.save` on every object,
 from anyio.streams.tls import TLSAttribute  # noqa: F401  which breaks a later import of these)
+from jinja2 import TemplateError
 from nnsight import TransformersModel
 from tqdm.auto import tqdm
 from transformers import Cache, LogitsProcessor
@@ -174,11 +175,21 @@ class TracedModel:
         """Return chat messages in the model's own template, up to where its reply begins.
 
         A base model, which has no template, gets the paper's Human / Assistant transcript.
+
+        Raises
+        ------
+        BadInput
+            For messages that the template refuses, such as those of a system where it has none.
         """
         if self.chat:
-            return self.tokenizer.apply_chat_template(
-                list(messages), tokenize=False, add_generation_prompt=True
-            )
+            try:
+                return self.tokenizer.apply_chat_template(
+                    list(messages), tokenize=False, add_generation_prompt=True
+                )
+            except TemplateError as error:
+                raise BadInput(
+                    f"the chat template of {self.identity.name!r} refuses these messages: {error}"
+                ) from error
         tag = {"user": "Human", "assistant": "Assistant", "system": "System"}
         turns = [f"{tag[message['role']]}: {message['content']}" for message in messages]
         return "\n\n".join([*turns, "Assistant:"])
@@ -189,6 +200,17 @@ class TracedModel:
                 f"{self.identity.name!r} has layers 0 to {self.n_layers - 1}, not {layer}"
             )
         return layer
+
+    def check_length(self, prompts: Sequence[str], *, room: int = 0) -> None:
+        """Raise BadInput for a prompt that, with room for a reply, is longer than the context."""
+        config = self.envoy._module.config.get_text_config()
+        limit = getattr(config, "max_position_embeddings", None) or self.tokenizer.model_max_length
+        if (longest := room + max(map(len, tokenize(self, prompts)))) > limit:
+            reply = f" and {room} of a reply" if room else ""
+            raise BadInput(
+                f"with the chat template{reply} this comes to {longest} tokens, but "
+                f"{self.identity.name!r} reads {limit} at most; shorten it"
+            )
 
     def _check_blocks(self) -> None:
         """Compare block outputs with transformers' own hidden states on a few tokens."""
