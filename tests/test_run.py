@@ -350,6 +350,7 @@ def test_registers_become_substitutions():
         "chapter02_pc1_valence_r_low": 0.25,
         "chapter02_pc1_valence_r_high": 0.75,
         "chapter02_pc1_valence_r_n": 45,
+        "chapter02_pc1_valence_r_ci": "+0.50 [+0.25, +0.75]",
         "chapter02_verdict": "partly",
     }
 

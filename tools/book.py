@@ -206,7 +206,10 @@ class Book:
 
 
 def substitutions(registers: list[dict]) -> dict:
-    """Return the MyST substitutions of registers, e.g. ``chapter02_pc1``, ``chapter02_pc1_low``."""
+    """Return the MyST substitutions of registers, e.g. ``chapter02_pc1``, ``chapter02_pc1_low``.
+
+    ``chapter02_pc1_ci`` is a change with its sign and interval, as text.
+    """
     found = {}
     for register in registers:
         number = register["chapter"].split("_")[0]
@@ -216,6 +219,9 @@ def substitutions(registers: list[dict]) -> dict:
             for side in ("low", "high", "n", "p", "paper"):
                 if entry.get(side) is not None:
                     found[f"{name}_{side}"] = entry[side]
+            if entry.get("low") is not None:
+                shown = "{value:+.2f} [{low:+.2f}, {high:+.2f}]".format(**entry)
+                found[f"{name}_ci"] = shown.replace("-", "−")
     return found
 
 

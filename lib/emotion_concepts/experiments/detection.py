@@ -18,6 +18,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pandas as pd
 from scipy.stats import rankdata
+from sklearn.pipeline import Pipeline
 
 from emotion_concepts.corpus import NEUTRAL_SKIP
 from emotion_concepts.errors import BadInput, UnknownEmotion, nearest
@@ -441,12 +442,12 @@ def auc_difference(
 # --- what words alone tell ---------------------------------------------------------------------
 
 
-def story_words(stories: pd.DataFrame, texts: Sequence[str], emotion: str) -> np.ndarray:
-    """Return how much the words of each text are those of an emotion's stories, ``[texts]``.
+def story_words(stories: pd.DataFrame, emotion: str) -> Pipeline:
+    """Return a regression that tells the words of an emotion's stories from those of all others.
 
     The baseline that knows what the vectors know: a logistic regression on TF-IDF of words and
-    pairs of words, fitted on the stories that the vectors were fitted on, those of the emotion
-    against all others. The stories never name their emotion, so that its word tells nothing here.
+    pairs of words, fitted on the stories that the vectors were fitted on. They never name their
+    emotion, so that its word tells nothing here.
 
     Parameters
     ----------
@@ -455,22 +456,21 @@ def story_words(stories: pd.DataFrame, texts: Sequence[str], emotion: str) -> np
 
     Returns
     -------
-    Decision values, above 0 where the emotion is the likelier with both classes of equal weight.
+    A scikit-learn pipeline; its ``decision_function(texts)`` is above 0 where the emotion is the
+    likelier with both classes of equal weight.
 
     Raises
     ------
     BadInput
-        For a missing column, stories of this emotion only, or one string instead of texts.
+        For a missing column, or stories of this emotion only.
     UnknownEmotion
         If no story is of the emotion.
     """
     check_columns(stories, "text", "emotion")
-    if isinstance(texts, str):
-        raise BadInput("give a list of texts, not one string")
     own = (stories.emotion == emotion).to_numpy()
     if not own.any():
         known = stories.emotion.unique()
         raise UnknownEmotion(f"no story is of {emotion!r}; {nearest(emotion, known)}")
     if own.all():
         raise BadInput(f"all stories are of {emotion!r}; add some of other emotions")
-    return word_model().fit(stories.text, own).decision_function(list(texts))
+    return word_model().fit(stories.text, own)
