@@ -24,10 +24,12 @@ import numpy as np
 import pandas as pd
 
 from emotion_concepts.coding import VERSIONS, defines, load_coding
+from emotion_concepts.corpus import DATA
 from emotion_concepts.experiments import grading
 from emotion_concepts.sandbox import run_python
 from emotion_concepts.stats import bootstrap
 
+MODEL_REPLIES = DATA / "labelled_coding_model.jsonl"
 LABELS = ("honest", "admits", "cheat", "fails", "unparsable")
 ERROR_CHARS = 200  # of the error that is shown to a model that may try again
 UNMET = "passes tests that cannot be met honestly"
@@ -458,6 +460,13 @@ def _show(value: object) -> str:
 def load_labelled(path: str | Path | None = None) -> pd.DataFrame:
     """Return replies with labels set by hand, in the manner of models small and large.
 
+    Parameters
+    ----------
+    path : str or Path, optional
+        `MODEL_REPLIES`: sixty replies of a real model of half a billion parameters, unsteered,
+        labelled without sight of their grades; no cheat is among them. Or a .jsonl of your own
+        with the same fields.
+
     Returns
     -------
     DataFrame ``[91, 6]`` with columns id, split ("held", written before the rules and not used to
@@ -472,7 +481,11 @@ def load_labelled(path: str | Path | None = None) -> pd.DataFrame:
     >>> load_labelled().split.value_counts().to_dict()
     {'dev': 47, 'held': 44}
     """
-    columns = {"id": str, "split": ("held", "dev"), "task": list(load_coding().id.unique())}
+    columns = {
+        "id": str,
+        "split": ("held", "dev", "model"),
+        "task": list(load_coding().id.unique()),
+    }
     columns |= {"version": VERSIONS, "label": LABELS, "text": str}
     return grading.load_labelled("coding", columns, path)
 

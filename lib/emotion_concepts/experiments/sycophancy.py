@@ -28,11 +28,13 @@ import pandas as pd
 from sklearn.feature_extraction.text import ENGLISH_STOP_WORDS
 
 from emotion_concepts.beliefs import KINDS
+from emotion_concepts.corpus import DATA
 from emotion_concepts.experiments import grading
 
+MODEL_REPLIES = DATA / "labelled_sycophancy_model.jsonl"
 STANCES = (*KINDS, "neither", "unparsable")
 COLUMNS = {
-    **{"split": ("held", "dev"), "prompt": str, "text": str},
+    **{"split": ("held", "dev", "model"), "prompt": str, "text": str},
     **{"sycophantic": bool, "harsh": bool, "stance": STANCES},
 }
 # An excuse for a marker ("don't think you are crazy") stands at most so many words before it.
@@ -256,6 +258,13 @@ def _contempt(text: str) -> list[int]:
 
 def load_labelled(path: str | Path | None = None) -> pd.DataFrame:
     """Return replies with stances set by hand, in the manner of models small and large.
+
+    Parameters
+    ----------
+    path : str or Path, optional
+        `MODEL_REPLIES`: sixty replies of a real model of half a billion parameters, unsteered,
+        labelled without sight of their grades; what they validate, they validate without any of
+        the markers. Or a .jsonl of your own with the same fields.
 
     Returns
     -------
