@@ -74,7 +74,7 @@ def test_a_checksum_that_does_not_match_keeps_the_weights_out(card, empty_cache,
 
 
 def test_an_unreachable_hub_model_is_one_sentence(monkeypatch):
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     with pytest.raises(WeightsUnavailable, match="could not be loaded from no-such/model"):
         models.load_model("no-such/model")
 
