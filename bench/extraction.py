@@ -21,6 +21,10 @@ import time
 from pathlib import Path
 
 import numpy as np
+
+import emotion_concepts  # noqa: F401 -- before torch, whose threads it tells how to wait
+
+# isort: split
 import torch
 
 from emotion_concepts import corpus, models, tracing
