@@ -14,6 +14,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch, Rectangle
@@ -24,6 +25,7 @@ from emotion_concepts.errors import BadInput
 from emotion_concepts.plots import (
     BLUE,
     CONTROL,
+    DIVERGING,
     DIVERGING_MAP,
     INK,
     LINE,
@@ -726,4 +728,82 @@ def training_curves(
     layer_axes(ax, steps["layer"], ylabel, "linear")
     ax.set_xlabel("updates")
     name_ends({ax: ends})
+    return figure
+
+
+# --- the ledger: what holds on which model -------------------------------------------------------
+
+# Symbol and fill of each verdict, from what holds to what holds the other way round; the symbol
+# alone tells them apart, and the lightness nearly does.
+VERDICT_MARKS = {
+    "supported": ("✓", DIVERGING[0]),
+    "partly": ("◐", DIVERGING[2]),
+    "not supported": ("✗", DIVERGING[4]),
+    "reversed": ("⇄", DIVERGING[6]),
+    "not measurable at this scale": ("–", LINE),
+    "not run": ("·", "white"),
+}
+
+
+@styled
+def scorecard_figure(table: pd.DataFrame, *, title: str, note: str | None = None) -> Figure:
+    """Draw claims by models: a mark for each verdict, claims under the titles of their chapters.
+
+    Parameters
+    ----------
+    table : DataFrame
+        One row a claim and model (`claims.scorecard`): ``title`` (of the chapter), ``claim``,
+        ``model`` and ``verdict``, one of `VERDICT_MARKS`. At most 8 models.
+    title : str
+        The question or finding.
+    note : str, optional
+        What the columns are; set below the title.
+
+    Raises
+    ------
+    BadInput
+        On an empty table, a missing column, an unknown verdict, a claim without exactly one
+        verdict a model, or too many models.
+    """
+    need_columns(table, "title", "claim", "model", "verdict")
+    present = known_kinds(table["verdict"], VERDICT_MARKS)
+    models = list(table["model"].unique())
+    if len(models) > 8:
+        raise BadInput(f"{len(models)} models do not fit, 8 do: draw fewer")
+    claims = table.drop_duplicates(["title", "claim"])
+    if table.duplicated(["claim", "model"]).any() or len(table) != len(claims) * len(models):
+        raise BadInput("give each claim exactly one verdict a model, and one chapter")
+    verdicts = table.set_index(["claim", "model"])["verdict"]
+    rows: list[str] = []
+    heads = []  # rows that are titles of chapters
+    for head, part in claims.groupby("title", sort=False):
+        heads.append(len(rows))
+        rows += [head, *part["claim"]]
+    figure = canvas(title, note, height=0.18 * len(rows) + 1.2)
+    ax = figure.subplots()
+    for (y, claim), (x, model) in itertools.product(enumerate(rows), enumerate(models)):
+        if y in heads:
+            continue
+        symbol, fill = VERDICT_MARKS[verdicts[claim, model]]
+        ax.add_patch(Rectangle((x - 0.46, y - 0.42), 0.92, 0.84, fc=fill, ec=LINE, lw=0.6))
+        ink = str(_ink_on(np.array(to_rgb(fill))))
+        ax.text(x, y, symbol, color=ink, ha="center", va="center_baseline", size=10)
+    name_rows(ax, rows)
+    for row in heads:
+        ax.get_yticklabels()[row].set_weight("bold")
+    upright = len(models) <= 3
+    names = [textwrap.fill(name, 42 // len(models)) if upright else name for name in models]
+    ax.set_xlim(-0.55, len(models) - 0.45)
+    ax.xaxis.tick_top()
+    ax.set_xticks(range(len(models)), names, rotation=0 if upright else 90)
+    ax.tick_params(axis="x", length=0)
+    ax.tick_params(axis="y", labelsize=8.5, pad=2)
+    ax.spines[:].set_visible(False)
+    square_mark = {"marker": "s", "markersize": 9, "markeredgecolor": SOFT, "markeredgewidth": 0.6}
+    key = [
+        key_mark(f"{symbol}  {verdict}", square_mark | {"color": fill})
+        for verdict, (symbol, fill) in VERDICT_MARKS.items()
+        if verdict in present
+    ]
+    figure.legend(handles=key, loc="outside lower left", ncols=3, handletextpad=0.3)
     return figure

@@ -535,7 +535,7 @@ _SYMBOLS = {  # of the verdicts of `results`
 }
 
 
-def _table(caption: str, head: Mapping[str, str], rows: Sequence[Sequence[str]]) -> str:
+def markup_table(caption: str, head: Mapping[str, str], rows: Sequence[Sequence[str]]) -> str:
     """Return a table; `head` maps each title to the class of its column, cells are ready HTML.
 
     The first cell of a row names the row.
@@ -560,7 +560,7 @@ def _table(caption: str, head: Mapping[str, str], rows: Sequence[Sequence[str]])
     )
 
 
-def _measured(value: float | None, low: float | None, high: float | None) -> str:
+def measured(value: float | None, low: float | None, high: float | None) -> str:
     """A value with its interval, whose width shows with two digits."""
     if pd.isna([value, low, high]).any() or not high > low:
         return _plain(value)
@@ -592,7 +592,7 @@ def paper_beside_ours(table: pd.DataFrame, *, caption: str) -> View:
         verdict = row["verdict"]
         if verdict not in _SYMBOLS:
             raise BadInput(f"unknown verdict {verdict!r}; {nearest(str(verdict), _SYMBOLS)}")
-        paper, ours = _plain(row["paper"]), _measured(row["value"], row["low"], row["high"])
+        paper, ours = _plain(row["paper"]), measured(row["value"], row["low"], row["high"])
         n = "" if pd.isna(row["n"]) else f"n = {int(row['n']):,}"
         lines.append(f"{row['claim']}: paper {paper}, ours {ours} {n}, {verdict}")
         what = f"<small>{html.escape(row['what'])}</small>" if row["what"] else ""
@@ -606,7 +606,7 @@ def paper_beside_ours(table: pd.DataFrame, *, caption: str) -> View:
         )
     head = {"claim": "", "paper": "ec-num", "ours [95 % interval]": "ec-num"}
     head |= {"verdict": "ec-verdict"}
-    return View(_table(caption, head, rows), "\n".join(lines))
+    return View(markup_table(caption, head, rows), "\n".join(lines))
 
 
 def numbers_table(rows: pd.DataFrame, *, caption: str) -> View:
@@ -636,7 +636,7 @@ def numbers_table(rows: pd.DataFrame, *, caption: str) -> View:
     head = {str(first): ""} | {
         str(column): "" if rows[column].map(type).eq(str).any() else "ec-num" for column in columns
     }
-    return View(_table(caption, head, cells), "\n".join(lines))
+    return View(markup_table(caption, head, cells), "\n".join(lines))
 
 
 def _decimal(value: object) -> str:
@@ -683,4 +683,4 @@ def logit_lens_table(rows: pd.DataFrame, *, caption: str) -> View:
         listed = (f"{titles[c]} {', '.join(map(repr, row[c]))}" for c in columns)
         lines.append(f"{row['emotion']}: {'; '.join(listed)}")
     head = {"emotion": ""} | {titles[column]: "" for column in columns}
-    return View(_table(caption, head, cells), "\n".join(lines))
+    return View(markup_table(caption, head, cells), "\n".join(lines))
