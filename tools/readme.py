@@ -1,4 +1,4 @@
-"""The findings in README.md: findings.md filled, table and figure, from registers in expected/.
+"""The findings in README.md: findings.md filled, table and figures, from registers in expected/.
 
 `python -m tools.readme` rewrites them; a test fails while README.md says anything else. Nothing
 else of README.md is touched.
@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pandas as pd
 
-from emotion_concepts import plots
+from emotion_concepts import claims, figures, plots
 from emotion_concepts.models import DEFAULT_MODEL
 from emotion_concepts.results import Register, fill, key_of
 
 ROOT = Path(__file__).resolve().parent.parent
-FIGURE = Path("book/_static/summary.png")
+FIGURE, SCORECARD = Path("book/_static/summary.png"), Path("book/_static/scorecard.png")
 BEGIN, END = "<!-- findings: written by `python -m tools.readme` -->", "<!-- end of findings -->"
 
 SUMMARY = Path(__file__).with_name("findings.md")
@@ -41,13 +41,19 @@ def merged(registers: list[Register]) -> Register:
 
 def findings(registers: list[Register]) -> str:
     """Return the findings as Markdown: what was found, the figure, every claim's verdict."""
-    claims = pd.concat([register.claims() for register in registers])
-    rows = [f"| {row.claim} | {row.criterion} | {row.verdict} |" for row in claims.itertuples()]
+    stated = pd.concat([register.claims() for register in registers])
+    rows = [f"| {row.claim} | {row.criterion} | {row.verdict} |" for row in stated.itertuples()]
     table = ["| claim | holds if | verdict |", "|---|---|---|", *rows]
-    picture = f"![{ALT}]({FIGURE.as_posix()})"
+    alts = {FIGURE: ALT, SCORECARD: claims.scorecard_alt(scorecard(registers))}
+    pictures = [f"![{alt}]({path.as_posix()})" for path, alt in alts.items()]
     return "\n\n".join(
-        [fill(SUMMARY.read_text(), merged(registers)).strip(), picture, "\n".join(table)]
+        [fill(SUMMARY.read_text(), merged(registers)).strip(), *pictures, "\n".join(table)]
     )
+
+
+def scorecard(registers: list[Register]) -> pd.DataFrame:
+    """Return the ledger's verdicts on the default model and, frozen, on others."""
+    return claims.scorecard(claims.with_frozen(registers))
 
 
 ALT = (
@@ -86,10 +92,16 @@ def with_findings(readme: str, text: str) -> str:
 
 
 def main() -> int:
-    """Rewrite the findings and their figure."""
+    """Rewrite the findings and their figures."""
     registers, readme = published(), ROOT / "README.md"
     readme.write_text(with_findings(readme.read_text(), findings(registers)), encoding="utf-8")
     (ROOT / FIGURE).write_bytes(figure(registers))
+    drawn = figures.scorecard_figure(
+        scorecard(registers),
+        title="Which claims hold?",
+        note="a row a claim, by chapter; a column a model; the book's last chapter has the reasons",
+    )
+    (ROOT / SCORECARD).write_bytes(plots.png_bytes(drawn))
     return 0
 
 
