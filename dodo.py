@@ -31,6 +31,7 @@ BOOK = Book(
     profile=PROFILE,
     given=SETTINGS.get("parameters", {}),
 )
+CHOSEN = ["-k", SETTINGS["k"]] if SETTINGS.get("k") else []  # tests
 TALLY = Counter()
 
 
@@ -181,9 +182,13 @@ def task_format():
 
 
 def task_pytest():
-    """Run the tests that need no book."""
-    chosen = ["-k", SETTINGS["k"]] if SETTINGS.get("k") else []
-    return tests("pytest", "-m", "not book", *chosen)
+    """Run the tests that need neither a book nor a server."""
+    return tests("pytest", "-m", "not book and not remote", *CHOSEN)
+
+
+def task_remote():
+    """Run the tests against an NDIF server."""
+    return tests("remote", "tests/remote", "-m", "remote", *CHOSEN)
 
 
 def task_register():

@@ -89,11 +89,18 @@ def parse(arguments: list) -> argparse.Namespace:
     )
     test = command("test", "run every check: style, tests, the ci book, its numbers, its pages")
     test.add_argument("-k", metavar="EXPR", help="only the tests whose names match; no book")
+    test.add_argument(
+        "--remote",
+        action="store_true",
+        help="also the tests against an NDIF server that is started for them; with -k only those",
+    )
     command("bench", "measure speed and memory on this machine")
     expect = command("expect", "run the chapters repeatedly and write expected/ from the spread")
     profile(expect, "ci")
     expect.add_argument("--runs", type=int, default=6, help="how many runs (default: %(default)s)")
     expect.add_argument("--only", metavar="CHAPTER", help="this chapter and what it needs")
+    ndif = command("ndif", "a development NDIF server on this machine, for -p remote=URL")
+    ndif.add_argument("action", choices=("start", "stop", "status"))
     command("clean", "delete build/; .venv and the user's cache stay")
     return parser.parse_args(arguments)
 
@@ -271,8 +278,11 @@ def main(arguments: list) -> int:
             say(f"executed: {ROOT / 'build' / chosen.profile / 'executed' / only}.ipynb")
         return status
     if chosen.command == "test":
-        tasks = ["test"] if chosen.k is None else ["pytest"]
+        tasks = ["test"] if chosen.k is None else [] if chosen.remote else ["pytest"]
+        tasks += ["remote"] if chosen.remote else []
         return doit(tasks, profile="ci", tally=True, k=chosen.k)
+    if chosen.command == "ndif":
+        return call("-m", "tools.ndif", chosen.action)
     return doit(["bench"])
 
 

@@ -108,6 +108,7 @@ def command_line(tmp_path, *arguments: str) -> subprocess.CompletedProcess:
         (["book", "-p", "no_such_thing=1"], "no chapter has a parameter 'no_such_thing'"),
         (["book", "-p", "seed"], "'seed' is not name=value"),
         (["expect", "--runs", "1"], "at least 2 runs"),
+        (["ndif", "restart"], "invalid choice: 'restart'"),
     ],
 )
 def test_a_mistake_on_the_command_line_gives_one_sentence_and_status_2(tmp_path, arguments, told):
@@ -120,7 +121,7 @@ def test_a_mistake_on_the_command_line_gives_one_sentence_and_status_2(tmp_path,
 def test_help_names_every_command(tmp_path):
     done = command_line(tmp_path, "--help")
     assert done.returncode == 0
-    assert all(name in done.stdout for name in ("book", "test", "bench", "expect", "clean"))
+    assert all(name in done.stdout for name in ("book", "test", "bench", "expect", "ndif", "clean"))
 
 
 def test_an_old_python_is_refused_in_one_sentence(monkeypatch):
@@ -152,6 +153,23 @@ def test_a_damaged_notebook_is_named(root):
 )
 def test_parameter_values_are_read_as_json_or_python_or_text(text, value):
     assert run.assignment(text) == ("x", value)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "tasks"),
+    [
+        (["test"], ["test"]),
+        (["test", "-k", "x"], ["pytest"]),
+        (["test", "--remote"], ["test", "remote"]),
+        (["test", "--remote", "-k", "x"], ["remote"]),
+    ],
+)
+def test_the_server_is_tested_where_it_is_asked_for(monkeypatch, arguments, tasks):
+    asked = []
+    monkeypatch.setattr(run, "set_up", lambda: None)
+    monkeypatch.setattr(run, "doit", lambda tasks, **settings: asked.extend(tasks))
+    run.main(arguments)
+    assert asked == tasks
 
 
 @pytest.mark.parametrize(("status", "told"), [(0, 0), (1, 1), (2, 1), (3, 1), (130, 130)])

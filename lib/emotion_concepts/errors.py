@@ -26,7 +26,7 @@ class UnknownLayer(BadInput):
 
 
 class UnknownModel(EmotionConceptsError):
-    """A model name that is neither in the registry, nor a folder, nor reachable on the hub."""
+    """A model name that is neither in the registry, nor a folder, nor on the hub or server."""
 
 
 class WeightsUnavailable(EmotionConceptsError):
@@ -39,6 +39,10 @@ class ModelTooLarge(EmotionConceptsError):
 
 class UnsupportedArchitecture(EmotionConceptsError):
     """A model whose decoder blocks could not be found or do not follow the layer convention."""
+
+
+class ServerError(EmotionConceptsError):
+    """An NDIF server that cannot be reached, refuses a job, fails in it or drops it."""
 
 
 class WrongModel(EmotionConceptsError):

@@ -18,6 +18,7 @@ import tomllib
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import psutil
 import torch
@@ -33,7 +34,7 @@ from emotion_concepts.errors import (
     nearest,
 )
 from emotion_concepts.packages import packaged_file
-from emotion_concepts.tracing import ModelIdentity, TracedModel
+from emotion_concepts.tracing import ModelIdentity, TracedModel, check_server, server_url
 
 DEFAULT_MODEL = "smollm2-135m-instruct"
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -81,7 +82,8 @@ def load_model(
         A name in ``models.toml``, a Hugging Face id, a folder with a saved checkpoint, or a .gguf
         file, which is dequantised once into the user's cache.
     remote : bool or str
-        True runs every trace on NDIF, a URL on that NDIF server; no weights are loaded here.
+        True runs every trace on NDIF, a URL on that NDIF server; no weights are loaded here. A
+        server on this machine reads its folders, and so runs the packaged model and saved ones.
         ``"local"`` sends traces through NDIF's serialisation but runs them on this machine.
     dtype : {"auto", "float32", "bfloat16", "float16"}
         ``"auto"`` takes bfloat16 where this machine multiplies it faster than float32.
@@ -92,16 +94,39 @@ def load_model(
 
     Raises
     ------
-    UnknownModel, WeightsUnavailable, ModelTooLarge, UnsupportedArchitecture
+    UnknownModel, WeightsUnavailable, ModelTooLarge, UnsupportedArchitecture, ServerError
         Each says what to do.
     """
-    card = cards().get(name)
     if remote not in (False, "local"):
-        hub_id = card.hub_id if card else name
-        return TracedModel.on_server(hub_id, name=name, remote=remote, revision=revision)
+        return _on_server(name, remote, revision)
     module, tokenizer, identity = load_module(name, dtype=dtype, device=device, revision=revision)
     speed_up_generation(module)
     return TracedModel(module, tokenizer, identity, remote=remote)
+
+
+def _on_server(name: str, remote: bool | str, revision: str | None) -> TracedModel:
+    """Return a model that a server runs, with the identity that its weights would have here."""
+    from transformers import AutoConfig, AutoTokenizer
+
+    card = cards().get(name)
+    here = urlsplit(server_url(remote)).hostname in ("127.0.0.1", "localhost", "::1")
+    source, pinned = _resolve(name, card) if here or not card else (card.hub_id, "")
+    check_server(remote)
+    try:
+        config = AutoConfig.from_pretrained(source, revision=revision)
+        tokenizer = AutoTokenizer.from_pretrained(source, revision=revision)
+    except OSError as error:
+        raise WeightsUnavailable(
+            f"the configuration and tokenizer of {source!r} could not be read: "
+            f"{str(error).splitlines()[0]} Check the id and your network."
+        ) from error
+    identity = ModelIdentity(
+        name=filed_as(name),
+        weights=pinned or _weights_identity(source, config),
+        tokenizer=_tokenizer_identity(tokenizer),
+        dtype="server",
+    )
+    return TracedModel.on_server(source, identity, remote=remote, revision=revision)
 
 
 def load_module(

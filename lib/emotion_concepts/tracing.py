@@ -12,6 +12,9 @@ that does not have this library.
 
 from __future__ import annotations
 
+import json
+import os
+import urllib.request
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
@@ -19,20 +22,27 @@ from dataclasses import asdict, dataclass, replace
 from itertools import chain
 from pathlib import Path
 
+import httpx
 import numpy as np
 import torch
 from anyio.abc import SocketAttribute  # noqa: F401  (nnsight mounts `.save` on every object,
 from anyio.streams.tls import TLSAttribute  # noqa: F401  which breaks a later import of these)
 from jinja2 import TemplateError
-from nnsight import TransformersModel
+from nnsight import CONFIG, TransformersModel
+from nnsight.intervention.backends.remote import RemoteBackend, RemoteError
+from nnsight.modeling import huggingface
+from pydantic import ValidationError
 from tqdm.auto import tqdm
 from transformers import Cache, LogitsProcessor
+from websocket import WebSocketBadStatusException, WebSocketException
 
 from emotion_concepts.cache import RowStore, TextStore, cache_dir, digest
 from emotion_concepts.errors import (
     BadInput,
     EmotionConceptsError,
+    ServerError,
     UnknownLayer,
+    UnknownModel,
     UnsupportedArchitecture,
 )
 from emotion_concepts.steering import Steering
@@ -56,6 +66,8 @@ RENAME = {
 
 BATCH_TOKENS = {"cpu": 2048, "cuda": 32768, "mps": 8192}  # padded tokens in one forward pass
 GENERATION_TOKENS = {"cpu": 16384, "cuda": 32768, "mps": 16384}  # one new token a row at a time
+JOB_BATCHES = 8  # in one job of a server: fewer wait more in its queue, more lose more to a failure
+JOB_BYTES = 64 * 2**20  # that one job brings back
 CACHE_VERSION = 1  # raise when pooling or tokenisation changes what a cached row means
 
 warnings.filterwarnings("ignore", message=".*never reached.*")  # nnsight, on every open loop
@@ -106,21 +118,31 @@ class TracedModel:
 
     @classmethod
     def on_server(
-        cls, hub_id: str, *, name: str, remote: bool | str, revision: str | None = None
+        cls,
+        source: str,
+        identity: ModelIdentity,
+        *,
+        remote: bool | str,
+        revision: str | None = None,
     ) -> TracedModel:
-        """Return a model whose weights stay on an NDIF server (meta tensors here)."""
+        """Return a model whose weights stay on an NDIF server (meta tensors here).
+
+        source is a hub id, or a folder that the server can read, too.
+        """
+        check_server(remote)
         model = cls.__new__(cls)
+        if Path(source).is_dir():  # nnsight would ask the hub how the name is spelled
+            huggingface._ID_CACHE[source] = source
+        model._envoy = TransformersModel(
+            source, task="text-generation", rename=RENAME, revision=revision
+        )
         try:
-            model._envoy = TransformersModel(
-                hub_id, task="text-generation", rename=RENAME, revision=revision
-            )
-        except OSError as error:
-            raise EmotionConceptsError(
-                f"the configuration and tokenizer of {hub_id!r} could not be read: "
-                f"{str(error).splitlines()[0]} Check the id and your network."
+            model._envoy.to_model_key()
+        except (OSError, ValueError) as error:
+            raise ServerError(
+                f"the hub could not be asked for {source!r}: {str(error).splitlines()[0]}"
             ) from error
-        commit = getattr(model.envoy._module.config, "_commit_hash", None) or "unknown"
-        model._describe(ModelIdentity(name, commit, hub_id, "server"), remote)
+        model._describe(identity, remote)
         return model
 
     def _describe(self, identity: ModelIdentity, remote: bool | str) -> None:
@@ -146,6 +168,16 @@ class TracedModel:
                 "finish or close that first"
             )
         return self._envoy
+
+    @property
+    def on_ndif(self) -> bool:
+        """Whether traces run on a server."""
+        return self.remote not in (False, "local")
+
+    @property
+    def where(self) -> dict:
+        """What a trace is told of where it runs."""
+        return {"backend": _Server(self)} if self.on_ndif else {"remote": self.remote}
 
     @property
     def device(self) -> torch.device:
@@ -243,9 +275,9 @@ class TracedModel:
             "read-out layer": f"{self.readout_layer} (about 2/3 of depth)",
             "vocabulary": f"{self.vocab_size} tokens",
             "chat template": "its own" if self.chat else "none (Human / Assistant transcript)",
-            "runs": f"on {self.device} in {self.identity.dtype}"
-            if self.remote in (False, "local")
-            else f"on NDIF ({self.remote})",
+            "runs": f"on NDIF at {server_url(self.remote)}"
+            if self.on_ndif
+            else f"on {self.device} in {self.identity.dtype}",
         }
         if hasattr(self, "layer_error"):
             lines["layer convention"] = (
@@ -262,6 +294,91 @@ def _block_outputs(model: TracedModel, ids: torch.Tensor, layers: Sequence[int])
         out = [envoy.layers[layer].output for layer in layers].save()
         tracer.stop()
     return out
+
+
+# --- servers -----------------------------------------------------------------------------------
+
+
+def server_url(remote: bool | str) -> str:
+    """Return the address of the server that ``remote`` means."""
+    return (CONFIG.API.HOST if remote is True else str(remote)).rstrip("/")
+
+
+def check_server(remote: bool | str) -> None:
+    """Refuse an address that is none, and the public NDIF without an API key.
+
+    Raises
+    ------
+    BadInput, ServerError
+    """
+    url = server_url(remote)
+    if not url.startswith(("http://", "https://")):
+        raise BadInput(f"remote={remote!r} is no server: give True, 'local' or http(s)://...")
+    CONFIG.API.APIKEY = os.environ.get("NDIF_API_KEY") or CONFIG.API.APIKEY  # set since the import
+    if url.endswith("ndif.us") and not CONFIG.API.APIKEY:
+        raise ServerError(
+            f"{url} needs an API key; get one at https://login.ndif.us and set NDIF_API_KEY to it"
+        )
+
+
+def hosted(url: str) -> list[str]:
+    """Return the models that a server has loaded; none if it does not say."""
+    try:
+        with urllib.request.urlopen(f"{url}/status", timeout=30) as answer:
+            found = json.load(answer)["deployments"].values()
+        return sorted({str(one["repo_id"]) for one in found})
+    except (OSError, ValueError, KeyError):
+        return []
+
+
+class _Server(RemoteBackend):
+    """Sends a trace to a server and waits for it; whatever goes wrong is told in one sentence."""
+
+    def __init__(self, model: TracedModel):
+        envoy, self.url = model.envoy, server_url(model.remote)
+        env = envoy._remoteable_get_env()
+        super().__init__(envoy.to_model_key(), host=self.url, env=env)
+        self.model = envoy.repo_id
+        self.display.enabled = False  # our own bars count what is done
+
+    def __call__(self, tracer=None):
+        try:
+            return super().__call__(tracer)
+        except RemoteError as error:
+            raise self._refused(str(error)) from error
+        except (WebSocketBadStatusException, ConnectionRefusedError) as error:
+            raise self._unreachable(error) from error
+        except (ConnectionError, WebSocketException, ValidationError, httpx.HTTPError) as error:
+            raise ServerError(
+                f"the connection to {self.url} broke before its job was done; run the same again "
+                "once the server is back: what it had sent is kept"
+            ) from error
+        except OSError as error:  # no such host, no way to it
+            raise self._unreachable(error) from error
+
+    def _unreachable(self, error: Exception) -> ServerError:
+        return ServerError(
+            f"there is no NDIF server at {self.url} ({_last_line(error)}); check the address, or "
+            "start one with `python3 run.py ndif start`"
+        )
+
+    def _refused(self, told: str) -> EmotionConceptsError:
+        """Return what a server's message means."""
+        sent, why = "Failed to send request: ", _last_line(told)
+        if told.startswith(sent) and "API key" in told:
+            return ServerError(f"{self.url} refuses the API key; set NDIF_API_KEY to a valid one")
+        if told.startswith(sent):
+            return ServerError(f"{self.url} takes no job now: {why.removeprefix(sent)}")
+        if told.startswith("Could not deploy this model."):
+            have = ", ".join(hosted(self.url)) or "no model at present"
+            why = told.removeprefix("Could not deploy this model.").strip().split("\n")[0]
+            return UnknownModel(f"{self.url} does not run {self.model!r} ({why}); it runs {have}")
+        return ServerError(f"a job failed on {self.url}: {why}")
+
+
+def _last_line(told: object) -> str:
+    lines = [line.strip() for line in str(told).splitlines() if line.strip()]
+    return lines[-1] if lines else "no message"
 
 
 # --- text to tokens ----------------------------------------------------------------------------
@@ -357,7 +474,7 @@ def _additions(
     """
     if steering is None:
         return {}
-    rows = torch.tensor(steering.add[batch.rows]).to(model.envoy._module.dtype)
+    rows = torch.tensor(steering.add[batch.rows])  # a server's precision is known there alone
     where = torch.ones(len(batch.rows), 1, 1, dtype=rows.dtype)
     if steering.spans is not None:
         where = torch.zeros(*batch.mask.shape, 1, dtype=rows.dtype)
@@ -648,10 +765,11 @@ def _through_stores(
             todo_keys, chosen = list(todo), list(todo.values())
             ids = tokenize(model, [texts[n] for n in chosen])
             weigh = weigher(ids, chosen)
-            for batch in _batches(model, ids, **{"progress": None, **options}):
-                pooled = _pooled_batch(model, batch, weigh(batch))
-                for n, store in enumerate(stores):
-                    store.append([todo_keys[row][n] for row in batch.rows], pooled[:, n])
+            batches = _batches(model, ids, **{"progress": None, **options})
+            for job in _jobs(model, batches, len(stores)):
+                for batch, pooled in zip(job, _pooled(model, job, weigh), strict=True):
+                    for n, store in enumerate(stores):
+                        store.append([todo_keys[row][n] for row in batch.rows], pooled[:, n])
     out = []
     for store, mine in zip(stores, keys, strict=True):
         found = store.keys()
@@ -666,13 +784,35 @@ def _store(model: TracedModel, kind: str, settings: dict, cache: Path | None) ->
     return RowStore(folder / digest(what), (model.n_layers, model.d_model))
 
 
-def _pooled_batch(model: TracedModel, batch: Batch, weights: torch.Tensor) -> np.ndarray:
-    """Trace one batch; return ``[batch, pools, layers, d_model]`` float32.
+def _jobs(model: TracedModel, batches: Iterator[Batch], pools: int) -> Iterator[list[Batch]]:
+    """Group batches into what is traced at once: one here, on a server what makes one job."""
+    most = JOB_BYTES / (4 * pools * model.n_layers * model.d_model)  # texts
+    job: list[Batch] = []
+    for batch in batches:
+        job.append(batch)
+        texts = sum(len(one.rows) for one in job)
+        if not model.on_ndif or len(job) == JOB_BATCHES or texts >= most:
+            yield job
+            job = []
+    if job:
+        yield job
 
-    weights: ``[batch, pools, tokens]``.
+
+def _pooled(
+    model: TracedModel, job: list[Batch], weigh: Callable[[Batch], torch.Tensor]
+) -> list[np.ndarray]:
+    """Trace batches; return ``[batch, pools, layers, d_model]`` float32 of each.
+
+    weigh returns a batch's weights ``[batch, pools, tokens]``.
     """
+    if model.on_ndif:
+        return _pooled_session(model, [(batch.inputs, weigh(batch)) for batch in job])
+    return [_pooled_batch(model, batch, weigh(batch)) for batch in job]
+
+
+def _pooled_batch(model: TracedModel, batch: Batch, weights: torch.Tensor) -> np.ndarray:
     envoy, n_layers, inputs = model.envoy, model.n_layers, batch.inputs
-    with torch.no_grad(), envoy.trace(inputs, use_cache=False, remote=model.remote) as tracer:
+    with torch.no_grad(), envoy.trace(inputs, use_cache=False, **model.where) as tracer:
         pooled = []
         for layer in range(n_layers):  # in the order of execution
             residual = envoy.layers[layer].output
@@ -680,6 +820,22 @@ def _pooled_batch(model: TracedModel, batch: Batch, weights: torch.Tensor) -> np
         result = torch.stack(pooled, 2).save()
         tracer.stop()  # the output head would cost a third more
     return result.numpy()
+
+
+def _pooled_session(model: TracedModel, parts: list[tuple[dict, torch.Tensor]]) -> list:
+    """Do as `_pooled_batch` does with several batches, in one job of a server."""
+    envoy, n_layers = model.envoy, model.n_layers
+    with torch.no_grad(), envoy.session(**model.where):
+        results = [].save()
+        for inputs, weights in parts:
+            with envoy.trace(inputs, use_cache=False) as tracer:
+                pooled = []
+                for layer in range(n_layers):
+                    residual = envoy.layers[layer].output
+                    pooled.append(torch.bmm(weights.to(residual.device), residual.float()).cpu())
+                results.append(torch.stack(pooled, 2))
+                tracer.stop()
+    return [result.numpy() for result in results]
 
 
 # --- single tokens -----------------------------------------------------------------------------
@@ -710,12 +866,12 @@ def token_residuals(
         add = _additions(model, steering, texts, batch)
         inputs = batch.inputs
         touched = sorted({*layers, *add})
-        with torch.no_grad(), envoy.trace(inputs, use_cache=False, remote=model.remote) as tracer:
+        with torch.no_grad(), envoy.trace(inputs, use_cache=False, **model.where) as tracer:
             kept = []
             for layer in touched:
                 residual = envoy.layers[layer].output
                 if layer in add:
-                    residual = residual + add[layer].to(residual.device)
+                    residual = residual + add[layer].to(residual)
                     envoy.layers[layer].output = residual
                 if layer in layers:
                     kept.append(residual.float().cpu())
@@ -756,11 +912,11 @@ def next_token_logprobs(
         inputs = batch.inputs  # padded left: the last position is every row's last token
         with (
             torch.no_grad(),
-            envoy.trace(inputs, use_cache=False, logits_to_keep=1, remote=model.remote),
+            envoy.trace(inputs, use_cache=False, logits_to_keep=1, **model.where),
         ):
             for layer in sorted(add):
                 residual = envoy.layers[layer].output
-                envoy.layers[layer].output = residual + add[layer].to(residual.device)
+                envoy.layers[layer].output = residual + add[layer].to(residual)
             # not the head's own output: some models cap their logits after it
             logprobs = torch.log_softmax(envoy.output.logits[:, -1].float(), -1).cpu().save()
         out[batch.rows] = logprobs.numpy()
@@ -884,11 +1040,11 @@ def _score_batch(
     before = (before[:, 1 - keep :] - (width - keep)).unsqueeze(-1)
     with (
         torch.no_grad(),
-        envoy.trace(inputs, use_cache=False, logits_to_keep=keep, remote=model.remote),
+        envoy.trace(inputs, use_cache=False, logits_to_keep=keep, **model.where),
     ):
         for layer in sorted(add):
             residual = envoy.layers[layer].output
-            envoy.layers[layer].output = residual + add[layer].to(residual.device)
+            envoy.layers[layer].output = residual + add[layer].to(residual)
         logits = envoy.output.logits[:, -keep:].float()  # after the soft cap that Gemma 2 has
         scale = logits.logsumexp(-1, keepdim=True)
         here = before.to(logits.device)
@@ -994,7 +1150,7 @@ def generate(
                 inputs = {key: batch.inputs[key] for key in ("input_ids", "attention_mask")}
                 add = _additions(model, steered, texts, batch)
                 rows = [todo[row] for row in batch.rows]
-                options = {"max_new_tokens": max_new_tokens, "remote": model.remote}
+                options = {"max_new_tokens": max_new_tokens, **model.where}
                 options |= _sampling(model, temperature, [seeds[n] for n in rows])
                 same = [(prompts[n], marks[n]) for n in rows]
                 if batch.mask.shape[1] > 1 and len(set(same)) < len(same) and not model.remote:
@@ -1020,7 +1176,7 @@ def _read_once(
     with torch.no_grad(), envoy.trace(inputs, use_cache=True, logits_to_keep=1):
         for layer in sorted(add):
             residual = envoy.layers[layer].output
-            mine = add[layer][rows, :width].to(residual.device)  # one column stands for all tokens
+            mine = add[layer][rows, :width].to(residual)  # one column stands for all tokens
             envoy.layers[layer].output = residual + mine
         read = envoy.output.past_key_values.save()
     read.batch_select_indices(torch.tensor([place[what] for what in same], device=model.device))
@@ -1070,7 +1226,7 @@ def _steered_ids(
                 for layer in layers:
                     residual = envoy.layers[layer].output
                     if each_step or step == 0:
-                        envoy.layers[layer].output = residual + add[layer].to(residual.device)
+                        envoy.layers[layer].output = residual + add[layer].to(residual)
         with tracer.invoke():  # an open loop is left only by a second, empty invoke
             ids = tracer.result.save()
     return ids
