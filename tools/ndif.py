@@ -25,13 +25,12 @@ import subprocess
 import sys
 import tempfile
 import time
-import urllib.error
-import urllib.request
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import psutil
 
+from emotion_concepts.tracing import hosted
 from run import ROOT, Problem, environment, logged, say
 
 HOME = ROOT / "build" / "ndif"
@@ -206,7 +205,7 @@ def start(*, port: int | None = None, seconds: float = 240) -> Server:
             log = log_of("controller")
             raise Problem(f"NDIF's controller did not start: {last_line(log)}; see {log}")
         launch(server, "api", ports)
-        wait(server, "api", deadline, lambda: deployed(server) is not None)
+        wait(server, "api", deadline, lambda: hosted(server.url) is not None)
     except BaseException:
         stop()
         raise
@@ -322,16 +321,6 @@ def listens(port: int) -> bool:
     return False
 
 
-def deployed(server: Server) -> list[str] | None:
-    """Return the models that are loaded; None while the server takes no jobs."""
-    try:
-        with urllib.request.urlopen(f"{server.url}/status", timeout=60) as answer:
-            found = json.load(answer)["deployments"].values()
-    except (OSError, ValueError, KeyError):
-        return None
-    return sorted({one.get("repo_id", "?") for one in found})
-
-
 def stop() -> int:
     """End the server by its process ids, and return how many there were."""
     server = current()
@@ -370,7 +359,7 @@ def main(arguments: list) -> int:
         what = f"not whole: {', '.join(server.ended())} ended" if server else "not running"
         say(f"NDIF is {what}")
         return 1
-    models = deployed(server)
+    models = hosted(server.url)
     say(f"NDIF runs at {server.url}, with {', '.join(models or []) or 'no model loaded yet'}")
     return 0
 

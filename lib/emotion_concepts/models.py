@@ -120,12 +120,7 @@ def _on_server(name: str, remote: bool | str, revision: str | None) -> TracedMod
             f"the configuration and tokenizer of {source!r} could not be read: "
             f"{str(error).splitlines()[0]} Check the id and your network."
         ) from error
-    identity = ModelIdentity(
-        name=filed_as(name),
-        weights=pinned or _weights_identity(source, config),
-        tokenizer=_tokenizer_identity(tokenizer),
-        dtype="server",
-    )
+    identity = _identity(name, source, pinned, config, tokenizer, "server")
     return TracedModel.on_server(source, identity, remote=remote, revision=revision)
 
 
@@ -153,13 +148,17 @@ def load_module(
             "Check the name, your network and, for gated models, `hf auth login`; "
             f"{DEFAULT_MODEL!r} needs no hub."
         ) from error
-    identity = ModelIdentity(
+    kind = str(chosen).removeprefix("torch.")
+    return module.eval(), tokenizer, _identity(name, source, pinned, config, tokenizer, kind)
+
+
+def _identity(name, source: str, pinned: str, config, tokenizer, dtype: str) -> ModelIdentity:
+    return ModelIdentity(
         name=filed_as(name),
         weights=pinned or _weights_identity(source, config),
         tokenizer=_tokenizer_identity(tokenizer),
-        dtype=str(chosen).removeprefix("torch."),
+        dtype=dtype,
     )
-    return module.eval(), tokenizer, identity
 
 
 # --- where weights come from -----------------------------------------------------------------

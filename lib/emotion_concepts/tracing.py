@@ -129,7 +129,6 @@ class TracedModel:
 
         source is a hub id, or a folder that the server can read, too.
         """
-        check_server(remote)
         model = cls.__new__(cls)
         if Path(source).is_dir():  # nnsight would ask the hub how the name is spelled
             huggingface._ID_CACHE[source] = source
@@ -321,14 +320,14 @@ def check_server(remote: bool | str) -> None:
         )
 
 
-def hosted(url: str) -> list[str]:
-    """Return the models that a server has loaded; none if it does not say."""
+def hosted(url: str) -> list[str] | None:
+    """Return the models that a server has loaded; None if it does not say."""
     try:
-        with urllib.request.urlopen(f"{url}/status", timeout=30) as answer:
+        with urllib.request.urlopen(f"{url}/status", timeout=60) as answer:
             found = json.load(answer)["deployments"].values()
         return sorted({str(one["repo_id"]) for one in found})
     except (OSError, ValueError, KeyError):
-        return []
+        return None
 
 
 class _Server(RemoteBackend):
@@ -370,7 +369,7 @@ class _Server(RemoteBackend):
         if told.startswith(sent):
             return ServerError(f"{self.url} takes no job now: {why.removeprefix(sent)}")
         if told.startswith("Could not deploy this model."):
-            have = ", ".join(hosted(self.url)) or "no model at present"
+            have = ", ".join(hosted(self.url) or ["no model at present"])
             why = told.removeprefix("Could not deploy this model.").strip().split("\n")[0]
             return UnknownModel(f"{self.url} does not run {self.model!r} ({why}); it runs {have}")
         return ServerError(f"a job failed on {self.url}: {why}")
