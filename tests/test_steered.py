@@ -251,14 +251,17 @@ def planted_scores(own_cache, monkeypatch):
         return np.linalg.norm(steering.add[:, 0], axis=1)
 
     def continuation_logprobs(model, prompts, texts, *, steering=None):
-        lost = 0 if steering is None else length(steering) * halves.n_tokens
-        return tracing.ContinuationScores(halves.total - lost, halves.n_tokens)
+        cells = len(prompts) // 2
+        total, n_tokens = np.tile(halves.total, cells), np.tile(halves.n_tokens, cells)
+        lost = 0 if steering is None else length(steering) * n_tokens
+        return tracing.ContinuationScores(total - lost, n_tokens)
 
     def next_token_logprobs(model, prompts, *, steering=None):
-        calls.append(steering)
+        calls.append(len(prompts))
         # the second text's next token does not change
-        share = 0.5 + (0 if steering is None else np.minimum(length(steering), 0.4) * [1, 0])
-        return np.log(np.stack([share * np.ones(2), 1 - share * np.ones(2)], axis=1))
+        mine = np.tile([1, 0], len(prompts) // 2)
+        share = 0.5 + (0 if steering is None else np.minimum(length(steering), 0.4)) * mine
+        return np.log(np.stack([share, 1 - share], axis=1))
 
     monkeypatch.setattr(steered, "continuation_logprobs", continuation_logprobs)
     monkeypatch.setattr(steered, "next_token_logprobs", next_token_logprobs)
@@ -278,17 +281,16 @@ def test_damage_is_reckoned_from_scores_and_kept(planted_scores):
     kl = [0.5 * np.log(0.25 / (p * (1 - p))) / 2 for p in (0.5, 0.7, 0.9)]
     np.testing.assert_allclose(found.kl, kl * 2, atol=1e-7)
     assert (found.n == 2).all()
-    # once without steering, once for no strength, and once for every addition
-    assert len(planted_scores) == 1 + 1 + 4
+    assert planted_scores == [2, 2 * 4], "two texts without steering, then with every addition"
     again = steered.damage(model, directions, vectors, texts, **options)
-    assert len(planted_scores) == 6, "what is on disk was scored again"
+    assert len(planted_scores) == 2, "what is on disk was scored again"
     pd.testing.assert_frame_equal(again, found, check_exact=True)
     # another chapter asks for more of the same, then of other texts
     more = {**options, "strengths": [-0.4, 0.3]}
     more = steered.damage(model, {("random", "a"): np.eye(2, 3)}, vectors, texts, **more)
-    assert len(planted_scores) == 6 + 2 and more.kl[0] == found.kl[2]
+    assert planted_scores[2:] == [2, 2] and more.kl[0] == found.kl[2]
     steered.damage(model, directions, vectors, ["nine ten", *texts[1:]], **options)
-    assert len(planted_scores) == 8 + 6
+    assert planted_scores[4:] == [2, 2 * 4]
 
 
 # --- the packaged model ------------------------------------------------------------------------

@@ -149,6 +149,23 @@ def test_marked_characters_are_pooled_alone_and_by_text_and_span(smollm, stories
     assert close(found[[0]], beside[[1]])
 
 
+def test_one_pass_gives_the_scores_and_the_residuals_of_two(smollm, monkeypatch, tmp_path):
+    last = [[(len(prompt) - 1, len(prompt))] for prompt in PROMPTS]
+    scores, residuals = tracing.options_and_residuals(
+        smollm, PROMPTS, OPTIONS, last, cache=tmp_path / "one"
+    )
+    alone = tracing.option_logprobs(smollm, PROMPTS, OPTIONS, cache=tmp_path / "two")
+    np.testing.assert_allclose(scores.total, alone.total, atol=2e-3)
+    colon = tracing.pooled_residuals(smollm, PROMPTS, TokenAt(1.0), cache=tmp_path / "two")
+    assert close(colon, residuals)
+    monkeypatch.setattr(tracing, "_score_batch", None)  # all is on disk
+    kept = tracing.options_and_residuals(smollm, PROMPTS, OPTIONS, last, cache=tmp_path / "one")
+    np.testing.assert_array_equal(kept[0].total, scores.total)
+    np.testing.assert_array_equal(kept[1], residuals)
+    with pytest.raises(BadInput, match="lists of spans"):
+        tracing.options_and_residuals(smollm, PROMPTS, OPTIONS, last[:1])
+
+
 def test_spans_that_cannot_be_read_are_refused(smollm, stories, tmp_path):
     for spans, problem in (
         ([], "1 texts need 1 lists of spans"),

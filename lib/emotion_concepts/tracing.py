@@ -45,7 +45,7 @@ from emotion_concepts.errors import (
     UnknownModel,
     UnsupportedArchitecture,
 )
-from emotion_concepts.steering import Steering
+from emotion_concepts.steering import Span, Steering
 
 # One vocabulary for the architectures that the book knows. Left: where transformers puts it.
 RENAME = {
@@ -714,27 +714,38 @@ def span_residuals_many(
     ]
 
     def weigher(ids: list[list[int]], todo: list[int]) -> Callable[[Batch], torch.Tensor]:
-        inside = [
-            [tokens_in(model, texts[n], chosen[n]) for n in todo] for chosen in spans.values()
-        ]
-        for chosen, tokens in zip(spans.values(), inside, strict=True):
-            for n, found in zip(todo, tokens, strict=True):
-                if not found:
-                    raise BadInput(f"no token of text {n} lies in its spans {list(chosen[n])}")
-
-        def weigh(batch: Batch) -> torch.Tensor:
-            weights = torch.zeros(len(batch.rows), len(inside), batch.mask.shape[1])
-            for n, row in enumerate(batch.rows):
-                real = torch.nonzero(batch.mask[n]).squeeze(-1)
-                for k, tokens in enumerate(inside):
-                    weights[n, k, real[tokens[row]]] = 1 / len(tokens[row])
-            return weights
-
-        return weigh
+        return _span_weigher(model, texts, list(spans.values()), todo)
 
     stores = [_store(model, "spans", {}, cache)] * len(keys)
     found = _through_stores(model, texts, keys, stores, weigher, progress=progress)
     return dict(zip(spans, found, strict=True))
+
+
+def _span_weigher(
+    model: TracedModel,
+    texts: list[str],
+    spans: Sequence[Sequence[Sequence[Span]]],
+    todo: list[int],
+) -> Callable[[Batch], torch.Tensor]:
+    """Return what gives a batch of the texts `todo` its ``[batch, sets of spans, tokens]`` weights.
+
+    Of a row that goes on after its text, the text's own tokens get them.
+    """
+    inside = [[tokens_in(model, texts[n], chosen[n]) for n in todo] for chosen in spans]
+    for chosen, tokens in zip(spans, inside, strict=True):
+        for n, found in zip(todo, tokens, strict=True):
+            if not found:
+                raise BadInput(f"no token of text {n} lies in its spans {list(chosen[n])}")
+
+    def weigh(batch: Batch) -> torch.Tensor:
+        weights = torch.zeros(len(batch.rows), len(inside), batch.mask.shape[1])
+        for n, row in enumerate(batch.rows):
+            real = torch.nonzero(batch.mask[n]).squeeze(-1)
+            for k, tokens in enumerate(inside):
+                weights[n, k, real[tokens[row]]] = 1 / len(tokens[row])
+        return weights
+
+    return weigh
 
 
 def _through_stores(
@@ -987,6 +998,46 @@ def option_logprobs(
     BadInput
         For empty texts, or another number of options than of prompts.
     """
+    return _read_options(model, prompts, options, steering, None, progress, cache)[0]
+
+
+def options_and_residuals(
+    model: TracedModel,
+    prompts: Sequence[str],
+    options: Sequence[Sequence[str]],
+    spans: Sequence[Sequence[Span]],
+    *,
+    progress: str | None = None,
+    cache: Path | None = None,
+) -> tuple[ContinuationScores, PooledResiduals]:
+    """Return what :func:`option_logprobs` and :func:`span_residuals` return, from one pass.
+
+    Parameters
+    ----------
+    prompts, options
+        As for `option_logprobs`.
+    spans : n lists of (start, end)
+        Characters of each prompt whose tokens are averaged; no option is seen from there.
+
+    Returns
+    -------
+    (scores ``[n, k]``, residuals ``[n, n_layers, d_model]``)
+    """
+    if len(spans) != len(prompts):
+        raise BadInput(f"{len(prompts)} prompts need {len(prompts)} lists of spans")
+    return _read_options(model, prompts, options, None, spans, progress, cache)
+
+
+def _read_options(
+    model: TracedModel,
+    prompts: Sequence[str],
+    options: Sequence[Sequence[str]],
+    steering: Steering | None,
+    spans: Sequence[Sequence[Span]] | None,
+    progress: str | None,
+    cache: Path | None,
+) -> tuple[ContinuationScores, PooledResiduals | None]:
+    """Score options, and with spans keep the residuals of the prompts there."""
     prompts, k = _check_texts(prompts), len(options[0]) if len(options) else 0
     unequal = any(isinstance(row, str) or len(row) != k for row in options)
     if len(options) != len(prompts) or k == 0 or unequal:
@@ -1003,23 +1054,42 @@ def option_logprobs(
         digest(prompt, list(row), mark, length=24)
         for prompt, row, mark in zip(prompts, options, marks, strict=True)
     ]
-    store = score_store(model, "options", k, size=k, cache=cache)
-    with store.lock("score"):
-        known = store.keys()
-        todo = list({key: n for n, key in enumerate(keys) if key not in known}.values())
+    stores = [(score_store(model, "options", k, size=k, cache=cache), keys)]
+    if spans is not None:
+        places = [
+            digest(prompt, list(row), length=24) for prompt, row in zip(prompts, spans, strict=True)
+        ]
+        stores.append((_store(model, "spans", {}, cache), places))
+    with ExitStack() as stack:
+        for (store, _), lock in zip(stores, ("score", "extract"), strict=False):
+            stack.enter_context(store.lock(lock))
+        known = [store.keys() for store, _ in stores]
+        todo = {}
+        for n, row in enumerate(zip(*(mine for _, mine in stores), strict=True)):
+            if not all(key in found for key, found in zip(row, known, strict=True)):
+                todo.setdefault(row, n)
+        todo = list(todo.values())
         if todo:
             texts = [prompts[n] for n in todo]
+            weigh = None if spans is None else _span_weigher(model, prompts, [spans], todo)
             heads = tokenize(model, texts)
             ids = [[*head, *chain(*tails[n])] for head, n in zip(heads, todo, strict=True)]
             steered = None if steering is None else steering[todo]
             for batch in _batches(model, ids, progress=progress):
                 rows = [todo[row] for row in batch.rows]
                 add = _additions(model, steered, texts, batch)
-                total = _score_batch(model, batch, sizes[rows], add)
-                store.append([keys[n] for n in rows], total)
-        found, scores = store.keys(), store.open()
-        total = np.array([scores[found[key]] for key in keys], dtype=float)
-    return ContinuationScores(total, sizes)
+                weights = None if weigh is None else weigh(batch)
+                for (store, mine), found in zip(
+                    stores, _score_batch(model, batch, sizes[rows], add, weights), strict=False
+                ):
+                    store.append([mine[n] for n in rows], found)
+    out = []
+    for store, mine in stores:
+        found = store.keys()
+        out.append((store.open(), np.array([found[key] for key in mine])))
+    (scores, at), *pooled = out
+    scores = ContinuationScores(scores[at].astype(float), sizes)
+    return scores, PooledResiduals(*pooled[0]) if pooled else None
 
 
 def score_store(model: TracedModel, *what, size: int, cache: Path | None = None) -> RowStore:
@@ -1029,21 +1099,36 @@ def score_store(model: TracedModel, *what, size: int, cache: Path | None = None)
 
 
 def _score_batch(
-    model: TracedModel, batch: Batch, sizes: np.ndarray, add: dict[int, torch.Tensor]
-) -> np.ndarray:
-    """Trace rows of prompt and options; return the options' log-probabilities ``[batch, k]``."""
+    model: TracedModel,
+    batch: Batch,
+    sizes: np.ndarray,
+    add: dict[int, torch.Tensor],
+    weights: torch.Tensor | None = None,
+) -> tuple[np.ndarray, np.ndarray | None]:
+    """Trace rows of prompt and options; return the options' log-probabilities ``[batch, k]``.
+
+    With weights ``[batch, 1, tokens]`` also the residuals that they pool, ``[batch, layers,
+    d_model]``.
+    """
     envoy, width = model.envoy, batch.mask.shape[1]
     keep = int(sizes.sum(1).max()) + 1  # the last token of a prompt predicts, too
     inputs, before = _branches(model, batch, sizes)
     targets = batch.inputs["input_ids"][:, 1 - keep :].unsqueeze(-1)
     before = (before[:, 1 - keep :] - (width - keep)).unsqueeze(-1)
+    touched = range(model.n_layers) if weights is not None else sorted(add)
     with (
         torch.no_grad(),
         envoy.trace(inputs, use_cache=False, logits_to_keep=keep, **model.where),
     ):
-        for layer in sorted(add):
+        pooled = []
+        for layer in touched:
             residual = envoy.layers[layer].output
-            envoy.layers[layer].output = residual + add[layer].to(residual)
+            if layer in add:
+                residual = residual + add[layer].to(residual)
+                envoy.layers[layer].output = residual
+            if weights is not None:
+                pooled.append(torch.bmm(weights.to(residual.device), residual.float()).cpu())
+        residuals = (torch.cat(pooled, 1) if pooled else torch.empty(0)).save()
         logits = envoy.output.logits[:, -keep:].float()  # after the soft cap that Gemma 2 has
         scale = logits.logsumexp(-1, keepdim=True)
         here = before.to(logits.device)
@@ -1054,7 +1139,7 @@ def _score_batch(
     for n, size in enumerate(sizes):
         parts = chosen[n, -int(size.sum()) :].split(size.tolist())
         out[n] = [float(part.sum()) for part in parts]
-    return out
+    return out, None if weights is None else residuals.numpy()
 
 
 def _branches(

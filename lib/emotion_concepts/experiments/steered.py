@@ -85,18 +85,13 @@ def in_parts(
     n_prompts: int,
     layers: Sequence[int],
     spans: Sequence[Sequence[Span]] | None,
-    size: int | None = None,
     progress: str | None = None,
 ) -> Iterator[tuple[list[Cell], Steering]]:
-    """Yield some cells at a time with the steering of all their prompts, cell by cell.
+    """Yield as many cells at a time as have `ROWS` prompts, with the steering of all of these.
 
-    Parameters
-    ----------
-    spans : as in `leanings`
-    size : int, optional
-        Cells in a part; by default as many as have `ROWS` prompts.
+    The prompts of a cell follow each other; spans are as in `leanings`.
     """
-    cells, size = cells_of(directions, strengths), size or max(1, ROWS // n_prompts)
+    cells, size = cells_of(directions, strengths), max(1, ROWS // n_prompts)
     with tqdm(total=len(cells), desc=progress, unit="cell", disable=not progress) as bar:
         for start in range(0, len(cells), size):
             part = cells[start : start + size]
@@ -467,21 +462,28 @@ def damage(
     """
     heads, tails = zip(*map(halves, texts), strict=True)
     base = continuation_logprobs(model, heads, tails)
-    store = score_store(model, "kl", heads, size=1)
+    store, per = score_store(model, "kl", heads, size=1), len(heads)
     plain, rows = None, []
-    for part, steering in in_parts(directions, strengths, vectors, len(heads), layers, None, 1):
-        scored = continuation_logprobs(model, heads, tails, steering=steering)
-        lost = (base.total - scored.total).sum() / base.n_tokens.sum()
-        mark = steering.marks()[0] or "none"
+    for part, steering in in_parts(directions, strengths, vectors, per, layers, None):
+        many, marks = len(part), steering.marks()[::per]  # None: nothing is added
+        scored = continuation_logprobs(model, heads * many, tails * many, steering=steering)
+        lost = (base.total - scored.total.reshape(many, per)).sum(1) / base.n_tokens.sum()
         with store.lock("score"):
             known = store.keys()
-            if mark not in known:
+            fresh = {mark: n for n, mark in enumerate(marks) if mark and mark not in known}
+            if fresh:
                 plain = next_token_logprobs(model, heads) if plain is None else plain
-                after = next_token_logprobs(model, heads, steering=steering)
-                kl = (np.exp(plain) * (plain - after)).sum(1).mean()
-                store.append([mark], np.array([[kl]], dtype=np.float32))
-            kl = store.open()[known.get(mark, -1), 0]
-        rows.append((*part[0], float(np.exp(lost)), float(kl), len(texts)))
+                chosen = [per * n + text for n in fresh.values() for text in range(per)]
+                after = next_token_logprobs(model, heads * len(fresh), steering=steering[chosen])
+                after = after.reshape(len(fresh), *plain.shape)
+                kl = (np.exp(plain) * (plain - after)).sum(-1).mean(-1, keepdims=True)
+                store.append(list(fresh), kl.astype(np.float32))
+            known, kept = store.keys(), store.open()
+            kl = [float(kept[known[mark], 0]) if mark else 0.0 for mark in marks]
+        rows += [
+            (*cell, float(np.exp(nats)), away, per)
+            for cell, nats, away in zip(part, lost, kl, strict=True)
+        ]
     return pd.DataFrame(rows, columns=[*CELL, "perplexity", "kl", "n"])
 
 
