@@ -206,10 +206,10 @@ def test_the_words_of_stories_tell_what_is_like_them():
     stories = corpus.load_stories("plain", topics=3, emotions=["calm", "desperate", "joyful"])
     held = stories.topic == stories.topic.iloc[-1]
     for emotion in ("calm", "desperate", "joyful"):
-        read = d.story_words(stories[~held], emotion).decision_function(stories.text)
+        read = d.story_words(stories[~held], [emotion])[emotion].decision_function(stories.text)
         own = (stories.emotion == emotion).to_numpy()
         assert read[own & ~held].min() > read[~own & ~held].max()  # what it was fitted on
-    of_desperate = d.story_words(stories, "desperate")
+    of_desperate = d.story_words(stories, ["desperate"])["desperate"]
     words = of_desperate.decision_function(["He hummed.", "He hummed, desperate."])
     assert words[0] == words[1], "no story holds the word"
 
@@ -392,9 +392,9 @@ STORIES = pd.DataFrame({"text": ["one two", "three four"], "emotion": ["calm", "
         (lambda: d.auc_difference([1, 2], [1, 2], [0, 1], [0, 0]), "two of them different"),
         (lambda: d.auc_difference([1, 2], [1, 2], [0, 1], [0]), "2 labels need as many groups"),
         (lambda: own_words(["a b", "c d"], [0, 0], [0, 1]), "some of each"),
-        (lambda: d.story_words(STORIES, "clam"), "no story is of 'clam'; did you mean calm"),
-        (lambda: d.story_words(STORIES[:1], "calm"), "all stories are of 'calm'"),
-        (lambda: d.story_words(STORIES[["text"]], "calm"), "no column 'emotion'"),
+        (lambda: d.story_words(STORIES, ["clam"]), "no story is of 'clam'; did you mean calm"),
+        (lambda: d.story_words(STORIES[:1], ["calm"]), "all stories are of 'calm'"),
+        (lambda: d.story_words(STORIES[["text"]], ["calm"]), "no column 'emotion'"),
     ],
 )
 def test_what_cannot_be_measured_is_refused(measure, problem):

@@ -18,7 +18,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pandas as pd
 from scipy.stats import rankdata
-from sklearn.pipeline import Pipeline
+from sklearn.base import clone
+from sklearn.pipeline import Pipeline, make_pipeline
 
 from emotion_concepts.corpus import NEUTRAL_SKIP
 from emotion_concepts.errors import BadInput, UnknownEmotion, nearest
@@ -442,10 +443,10 @@ def auc_difference(
 # --- what words alone tell ---------------------------------------------------------------------
 
 
-def story_words(stories: pd.DataFrame, emotion: str) -> Pipeline:
-    """Return a regression that tells the words of an emotion's stories from those of all others.
+def story_words(stories: pd.DataFrame, emotions: Sequence[str]) -> dict[str, Pipeline]:
+    """Return regressions that tell the words of each emotion's stories from those of all others.
 
-    The baseline that knows what the vectors know: a logistic regression on TF-IDF of words and
+    The baseline that knows what the vectors know: logistic regressions on TF-IDF of words and
     pairs of words, fitted on the stories that the vectors were fitted on. They never name their
     emotion, so that its word tells nothing here.
 
@@ -453,24 +454,30 @@ def story_words(stories: pd.DataFrame, emotion: str) -> Pipeline:
     ----------
     stories : DataFrame
         Columns text and emotion, such as `Extraction.stories`.
+    emotions : sequence of str
 
     Returns
     -------
-    A scikit-learn pipeline; its ``decision_function(texts)`` is above 0 where the emotion is the
-    likelier with both classes of equal weight.
+    {emotion: scikit-learn pipeline}; its ``decision_function(texts)`` is above 0 where the emotion
+    is the likelier with both classes of equal weight. All share one TF-IDF.
 
     Raises
     ------
     BadInput
-        For a missing column, or stories of this emotion only.
+        For a missing column, or stories of one emotion only.
     UnknownEmotion
-        If no story is of the emotion.
+        If no story is of an emotion.
     """
     check_columns(stories, "text", "emotion")
-    own = (stories.emotion == emotion).to_numpy()
-    if not own.any():
-        known = stories.emotion.unique()
-        raise UnknownEmotion(f"no story is of {emotion!r}; {nearest(emotion, known)}")
-    if own.all():
-        raise BadInput(f"all stories are of {emotion!r}; add some of other emotions")
-    return word_model().fit(stories.text, own)
+    known = stories.emotion.unique()
+    for emotion in emotions:
+        if emotion not in known:
+            raise UnknownEmotion(f"no story is of {emotion!r}; {nearest(emotion, known)}")
+    if len(known) == 1:
+        raise BadInput(f"all stories are of {known[0]!r}; add some of other emotions")
+    tfidf, regression = word_model()
+    counts = tfidf.fit_transform(stories.text)
+    return {
+        emotion: make_pipeline(tfidf, clone(regression).fit(counts, stories.emotion == emotion))
+        for emotion in emotions
+    }
