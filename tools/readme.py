@@ -44,11 +44,26 @@ def findings(registers: list[Register]) -> str:
     stated = pd.concat([register.claims() for register in registers])
     rows = [f"| {row.claim} | {row.criterion} | {row.verdict} |" for row in stated.itertuples()]
     table = ["| claim | holds if | verdict |", "|---|---|---|", *rows]
-    alts = {FIGURE: ALT, SCORECARD: claims.scorecard_alt(scorecard(registers))}
-    pictures = [f"![{alt}]({path.as_posix()})" for path, alt in alts.items()]
-    return "\n\n".join(
-        [fill(SUMMARY.read_text(), merged(registers)).strip(), *pictures, "\n".join(table)]
+    card, figure = (
+        f"![{alt}]({path.as_posix()})"
+        for path, alt in (
+            (SCORECARD, claims.scorecard_alt(scorecard(registers))),
+            (FIGURE, ALT),
+        )
     )
+    told = fill(SUMMARY.read_text(), merged(registers)).strip()
+    return "\n\n".join(
+        [
+            card,
+            folded("In words and numbers", f"{told}\n\n{figure}"),
+            folded("Every claim, its criterion and its verdict", "\n".join(table)),
+        ]
+    )
+
+
+def folded(title: str, text: str) -> str:
+    """Return text that a reader of the page opens."""
+    return f"<details><summary>{title}</summary>\n\n{text}\n\n</details>"
 
 
 def scorecard(registers: list[Register]) -> pd.DataFrame:
