@@ -406,6 +406,24 @@ def test_a_mark_stands_in_the_row_of_its_claim_and_the_column_of_its_model(table
     }
 
 
+def test_a_verdict_that_hangs_on_the_seed_is_marked(published, ledger):
+    known = {(r.chapter, key): e for r in published for key, e in r.entries.items()}
+    rows = claims.scorecard(published)
+    assert 0 < rows.varies.sum() < len(rows)
+    for claim, row in zip(ledger.claims, rows.itertuples(), strict=True):
+        assert row.varies == any(len(known[key].allowed) > 1 for key in claim.verdicts)
+    figure = figures.scorecard_figure(rows, title="What holds?")
+    [ax] = figure.axes
+    names = [label.get_text() for label in ax.get_yticklabels()]
+    dotted = {names[round(float(line.get_ydata()[0]))] for line in ax.lines}
+    assert dotted == set(rows.claim[rows.varies])
+    assert f"({rows.varies.sum()} of them otherwise with another seed)" in claims.scorecard_alt(
+        rows
+    )
+    [still] = figures.scorecard_figure(rows.assign(varies=False), title="What holds?").axes
+    assert not still.lines
+
+
 def test_the_figure_stays_within_its_width_with_few_and_with_many_models(table):
     one = table[table.model == DEFAULT_MODEL]
     for n in (1, 2, 8):

@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -117,7 +118,10 @@ def test_bands_come_from_runs_and_hold_the_next_one(build, monkeypatch):
     assert 0.46 < content["entries"]["r"]["band"][0] < 0.49
     assert content["entries"]["count"]["band"][1] == pytest.approx(171.171)
     assert len(content["runs"]) == 5
-    assert results.Register.load(build / "expected/org--model/ci/01_vectors.json") == register()
+    again = results.Register.load(build / "expected/org--model/ci/01_vectors.json")
+    assert again["claim"].allowed == ["supported"]
+    again.entries["claim"] = replace(again["claim"], allowed=())
+    assert again == register()
 
 
 def test_a_drifted_number_fails_the_gate(build, monkeypatch, capsys):

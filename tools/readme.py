@@ -114,7 +114,7 @@ def main() -> int:
     drawn = figures.scorecard_figure(
         scorecard(registers),
         title="Which claims hold?",
-        note="a row a claim, by chapter; a column a model; the book's last chapter has the reasons",
+        note="a row a claim, by chapter; a column a model; the ledger has the reasons",
     )
     (ROOT / SCORECARD).write_bytes(plots.png_bytes(drawn))
     return 0

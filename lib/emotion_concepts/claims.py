@@ -295,10 +295,11 @@ def scorecard(registers: Iterable[Register], ledger: Ledger | None = None) -> pd
     -------
     DataFrame with columns id, claim, chapter, title (of the chapter), source, number (the
     paper's), model (a name short enough for a figure, with the profile where it takes that to tell
-    two apart), verdict, parts (the verdicts that decide, where there are several) and beside (those
-    that do not): both ``{claim: verdict}``; criterion, measure (key), what (its method), value,
-    low, high, n, and link (to the figure). The numbers are of the measure of the first verdict,
-    missing where the claim was not run.
+    two apart), verdict, varies (whether one that decides came out differently with another seed,
+    which is known of published runs), parts (the verdicts that decide, where there are several) and
+    beside (those that do not): both ``{claim: verdict}``; criterion, measure (key), what (its
+    method), value, low, high, n, and link (to the figure). The numbers are of the measure of the
+    first verdict, missing where the claim was not run.
 
     Raises
     ------
@@ -372,6 +373,7 @@ def _verdict(claim: Claim, chapters: dict[str, Register]) -> dict:
     m = chapters[claim.verdicts[0][0]][measure] if measure else Entry(None)
     return {
         "verdict": verdict,
+        "varies": any(len(entry.allowed) > 1 for entry in run),
         "parts": {entry.claim: entry.value for entry in run} if len(deciding) > 1 else {},
         "beside": {entry.claim: entry.value for entry in entries(claim.beside) if entry},
         "criterion": "; ".join(dict.fromkeys(entry.criterion for entry in run)),
@@ -393,7 +395,10 @@ def scorecard_alt(table: pd.DataFrame) -> str:
     for model, rows in table.groupby("model", sort=False):
         counts = rows.verdict.value_counts()
         named = ", ".join(f"{counts[v]} {v}" for v in VERDICT_MARKS if v in counts)
-        told.append(f"on {model} {named}")
+        moved = (
+            f" ({some} of them otherwise with another seed)" if (some := rows.varies.sum()) else ""
+        )
+        told.append(f"on {model} {named}{moved}")
     n = table.id.nunique()
     return f"Scorecard of {n} claims, a row each, by chapter, a column a model: {'; '.join(told)}."
 

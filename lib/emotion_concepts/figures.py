@@ -753,7 +753,8 @@ def scorecard_figure(table: pd.DataFrame, *, title: str, note: str | None = None
     ----------
     table : DataFrame
         One row a claim and model (`claims.scorecard`): ``title`` (of the chapter), ``claim``,
-        ``model`` and ``verdict``, one of `VERDICT_MARKS`. At most 8 models.
+        ``model``, ``verdict``, one of `VERDICT_MARKS`, and ``varies``: a dot in the corner says
+        that another seed gave another verdict. At most 8 models.
     title : str
         The question or finding.
     note : str, optional
@@ -765,7 +766,7 @@ def scorecard_figure(table: pd.DataFrame, *, title: str, note: str | None = None
         On an empty table, a missing column, an unknown verdict, a claim without exactly one
         verdict a model, or too many models.
     """
-    need_columns(table, "title", "claim", "model", "verdict")
+    need_columns(table, "title", "claim", "model", "verdict", "varies")
     present = known_kinds(table["verdict"], VERDICT_MARKS)
     models = list(table["model"].unique())
     if len(models) > 8:
@@ -773,7 +774,7 @@ def scorecard_figure(table: pd.DataFrame, *, title: str, note: str | None = None
     claims = table.drop_duplicates(["title", "claim"])
     if table.duplicated(["claim", "model"]).any() or len(table) != len(claims) * len(models):
         raise BadInput("give each claim exactly one verdict a model, and one chapter")
-    verdicts = table.set_index(["claim", "model"])["verdict"]
+    cells = table.set_index(["claim", "model"])
     rows: list[str] = []
     heads = []  # rows that are titles of chapters
     for head, part in claims.groupby("title", sort=False):
@@ -784,10 +785,13 @@ def scorecard_figure(table: pd.DataFrame, *, title: str, note: str | None = None
     for (y, claim), (x, model) in itertools.product(enumerate(rows), enumerate(models)):
         if y in heads:
             continue
-        symbol, fill = VERDICT_MARKS[verdicts[claim, model]]
+        cell = cells.loc[(claim, model)]
+        symbol, fill = VERDICT_MARKS[cell.verdict]
         ax.add_patch(Rectangle((x - 0.46, y - 0.42), 0.92, 0.84, fc=fill, ec=LINE, lw=0.6))
         ink = str(_ink_on(np.array(to_rgb(fill))))
         ax.text(x, y, symbol, color=ink, ha="center", va="center_baseline", size=10)
+        if cell.varies:
+            ax.plot(x + 0.4, y - 0.22, ".", color=ink, markersize=5)
     name_rows(ax, rows)
     for row in heads:
         ax.get_yticklabels()[row].set_weight("bold")
@@ -805,5 +809,8 @@ def scorecard_figure(table: pd.DataFrame, *, title: str, note: str | None = None
         for verdict, (symbol, fill) in VERDICT_MARKS.items()
         if verdict in present
     ]
+    if table["varies"].any():
+        dot = {"marker": ".", "markersize": 7, "color": INK}
+        key.append(key_mark("another seed, another verdict", dot))
     figure.legend(handles=key, loc="outside lower left", ncols=3, handletextpad=0.3)
     return figure

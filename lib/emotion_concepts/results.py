@@ -108,6 +108,7 @@ class Entry:
     criterion: str = ""
     claim: str = ""
     measure: str = ""
+    allowed: Sequence[str] = ()  # the verdicts of runs with other seeds; of published ones alone
 
     def __format__(self, spec: str) -> str:
         if isinstance(self.value, str):
@@ -257,7 +258,7 @@ class Register:
         try:
             content = json.loads(Path(path).read_text())
             entries = {
-                key: Entry(**{k: v for k, v in entry.items() if k not in ("band", "allowed")})
+                key: Entry(**{k: v for k, v in entry.items() if k != "band"})
                 for key, entry in content["entries"].items()
             }
             head = [content[name] for name in ("chapter", "model", "profile", "settings")]
@@ -268,7 +269,7 @@ class Register:
 
 def _compact(entry: Entry) -> dict:
     """Return the fields of an entry that say something."""
-    return {key: value for key, value in asdict(entry).items() if value not in (None, "")}
+    return {key: value for key, value in asdict(entry).items() if value not in (None, "", ())}
 
 
 class _Fields(string.Formatter):
