@@ -303,11 +303,11 @@ def count_scored(monkeypatch, *, fail_at=None):
     """Collect the number of rows of each batch that is scored; raise at one of them."""
     seen, real = [], tracing._score_batch
 
-    def score(model, batch, sizes, add):
+    def score(model, batch, sizes, *rest):
         if len(seen) + 1 == fail_at:
             raise KeyboardInterrupt
         seen.append(len(batch.rows))
-        return real(model, batch, sizes, add)
+        return real(model, batch, sizes, *rest)
 
     monkeypatch.setattr(tracing, "_score_batch", score)
     return seen

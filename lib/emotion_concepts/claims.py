@@ -373,7 +373,7 @@ def _verdict(claim: Claim, chapters: dict[str, Register]) -> dict:
     m = chapters[claim.verdicts[0][0]][measure] if measure else Entry(None)
     return {
         "verdict": verdict,
-        "varies": any(len(entry.allowed) > 1 for entry in run),
+        "varies": any(len(entry.allowed or ()) > 1 for entry in run),
         "parts": {entry.claim: entry.value for entry in run} if len(deciding) > 1 else {},
         "beside": {entry.claim: entry.value for entry in entries(claim.beside) if entry},
         "criterion": "; ".join(dict.fromkeys(entry.criterion for entry in run)),

@@ -108,7 +108,9 @@ class Entry:
     criterion: str = ""
     claim: str = ""
     measure: str = ""
-    allowed: Sequence[str] = ()  # the verdicts of runs with other seeds; of published ones alone
+    allowed: Sequence[str] | None = (
+        None  # verdicts over seeds, where published
+    )
 
     def __format__(self, spec: str) -> str:
         if isinstance(self.value, str):
@@ -269,7 +271,7 @@ class Register:
 
 def _compact(entry: Entry) -> dict:
     """Return the fields of an entry that say something."""
-    return {key: value for key, value in asdict(entry).items() if value not in (None, "", ())}
+    return {key: value for key, value in asdict(entry).items() if value not in (None, "")}
 
 
 class _Fields(string.Formatter):
