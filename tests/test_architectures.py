@@ -66,14 +66,18 @@ def test_padding_and_batching_change_nothing(tiny, tmp_path):
         np.testing.assert_allclose(np.asarray(together), np.asarray(alone), atol=2e-4)
 
 
-def test_the_logit_lens_head_matches_the_models_logits(tiny):
-    """Up to the final norm's scale (and GPT's centring): correlation over the vocabulary."""
+def test_the_logit_lens_follows_the_models_own_norm_and_head(tiny):
+    """Up to the scale of the norm, and GPT's centring: correlation over the vocabulary."""
     residual = tracing.token_residuals(tiny, TEXTS[:1], [2])[0][-1, 0]
     if "GPT" in tiny.architecture:
         residual = residual - residual.mean()
-    ours = tracing.unembedding(tiny) @ residual
+    module, norm = tiny.envoy._module, tiny.envoy.ln_final._module
+    with torch.no_grad():  # what each dimension alone does to each token
+        head = module.get_output_embeddings()(norm(torch.eye(tiny.d_model))).numpy().T
+    ours = tracing.lens_logits(tiny, residual[None])[0]
     theirs = tracing.next_token_logprobs(tiny, TEXTS[:1])[0]
-    assert np.corrcoef(ours, theirs)[0, 1] > 0.99
+    lengths = np.linalg.norm(head - head.mean(0), axis=1)
+    assert np.corrcoef(ours * lengths, theirs)[0, 1] > 0.99
 
 
 def test_generation_and_continuations_run(tiny):

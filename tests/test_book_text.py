@@ -43,8 +43,7 @@ FIXED = {
 PROGRAMS = ("python", ".venv/bin/python", "emotion-concepts")
 # What chapters call that a model on a server cannot do: its weights are not here, or it answers
 # only when a pass is over.
-NEAR = ("extraction.identify(", "validation.baselines(", "tracing.unembedding(")
-NEAR += ("finetuning.tune(", ".stream(")
+NEAR = ("finetuning.tune(", ".stream(")
 
 each_page = pytest.mark.parametrize("page", ALL, ids=[page.name for page in ALL])
 each_typed = pytest.mark.parametrize("page", TYPED, ids=[page.name for page in TYPED])

@@ -5,19 +5,18 @@ import pytest
 
 from emotion_concepts import corpus, probes
 from emotion_concepts.errors import BadInput
+from emotion_concepts.geometry import unit
 
 N, D, VOCAB = 30, 64, 2000
 
 
 def planted(strength, rng, *, per_family=3):
-    """Return directions, an unembedding and families whose tokens lean towards their direction."""
+    """Return logits of directions and families whose tokens lean towards their direction."""
     directions = rng.normal(size=(N, D))
     unembedding = rng.normal(size=(VOCAB, D))
     families = np.arange(N * per_family).reshape(N, per_family)
     unembedding[families] += strength * directions[:, None]
-    # what must not count: an offset of all tokens, and tokens longer than others
-    unembedding *= rng.uniform(0.1, 10, size=(VOCAB, 1))
-    return directions, unembedding + 5, families.tolist()
+    return unit(directions) @ unit(unembedding).T, families.tolist()
 
 
 def by_statistic(scores, **options):
@@ -28,16 +27,10 @@ def by_statistic(scores, **options):
 
 
 def test_the_lens_lists_what_a_direction_raises_and_lowers_strongest_first():
-    unembedding = np.array([[3.0, 0], [2, 1], [0, 1], [-2, -1], [-3, -1]]) + 7
-    lens = probes.logit_lens(np.array([[1.0, 0]]), ["sad"], unembedding, list("abcde"), k=2)
+    logits = np.array([[3.0, 2, 0, -2, -3]])
+    lens = probes.logit_lens(logits, ["sad"], list("abcde"), k=2)
     assert lens.emotion.tolist() == ["sad"]
     assert lens.top[0] == ["a", "b"] and lens.bottom[0] == ["e", "d"]
-
-
-def test_a_long_row_of_the_unembedding_does_not_win_by_its_length():
-    unembedding = np.array([[1.0, 0], [50, 50], [-1, 0], [-50, -50]])
-    lens = probes.logit_lens(np.array([[1.0, 0]]), ["sad"], unembedding, list("abcd"), k=1)
-    assert lens.top[0] == ["a"] and lens.bottom[0] == ["c"]
 
 
 # --- families of tokens ------------------------------------------------------------------------
@@ -79,23 +72,19 @@ def test_names_without_a_family_and_vocabularies_without_a_word_are_reported():
 
 
 def test_a_score_is_the_mean_standardised_logit_of_the_familys_tokens():
-    directions, unembedding, families = planted(0.3, np.random.default_rng(0))
-    scores = probes.family_scores(directions, unembedding, families)
-    rows = unembedding - unembedding.mean(0)
-    cosines = rows @ directions[4] / np.linalg.norm(rows, axis=1)
-    z = (cosines - cosines.mean()) / cosines.std()
+    logits, families = planted(0.3, np.random.default_rng(0))
+    scores = probes.family_scores(logits, families)
+    z = (logits[4] - logits[4].mean()) / logits[4].std()
     assert scores.shape == (N, N)
     assert scores[4, 7] == pytest.approx(z[families[7]].mean())
-    np.testing.assert_allclose(
-        probes.family_scores(9 * directions, 3 * unembedding - 2, families), scores, atol=1e-9
-    )
+    np.testing.assert_allclose(probes.family_scores(9 * logits - 2, families), scores, atol=1e-9)
 
 
 def test_an_empty_or_missing_family_is_reported():
-    directions, unembedding, families = planted(0, np.random.default_rng(0))
+    logits, families = planted(0, np.random.default_rng(0))
     for wrong in (families[1:], [[], *families[1:]]):
         with pytest.raises(BadInput, match="30 directions need as many families, none of them"):
-            probes.family_scores(directions, unembedding, wrong)
+            probes.family_scores(logits, wrong)
 
 
 # --- test --------------------------------------------------------------------------------------

@@ -12,6 +12,7 @@ import torch
 
 from emotion_concepts import tracing
 from emotion_concepts.errors import BadInput, UnknownLayer
+from emotion_concepts.geometry import unit
 from emotion_concepts.steering import Steering, steer
 from emotion_concepts.tracing import MeanFrom, TokenAt
 
@@ -450,15 +451,32 @@ def test_no_text_is_generated_twice_and_a_killed_run_goes_on(smollm, tmp_path, m
     assert tracing.generate(smollm, prompts, max_new_tokens=4, cache=tmp_path / "new") == found
 
 
-def test_the_unembedding_reproduces_the_models_own_logits(smollm):
-    prompt = "The capital of France is"
+def test_the_lens_is_the_models_own_head_centred_and_with_rows_of_one_length(smollm):
+    prompt, module = "The capital of France is", smollm.envoy._module
     residual = tracing.token_residuals(smollm, [prompt], [29])[0][-1, 0]
-    scaled = residual / np.sqrt((residual**2).mean() + 1e-5)
-    logits = scaled @ tracing.unembedding(smollm).T
+    gain = module.model.norm.weight.detach().numpy()
+    head = module.lm_head.weight.detach().numpy() * gain
+    logits = head @ residual / np.sqrt((residual**2).mean() + 1e-5)
     logprobs = logits - np.log(np.exp(logits - logits.max()).sum()) - logits.max()
     np.testing.assert_allclose(
         logprobs, tracing.next_token_logprobs(smollm, [prompt])[0], atol=2e-3
     )
+    found = tracing.lens_logits(smollm, np.stack([residual, -3 * residual]))
+    np.testing.assert_allclose(found[0], unit(head - head.mean(0)) @ unit(residual), atol=1e-5)
+    np.testing.assert_allclose(found[1], -found[0], atol=1e-6)
+
+
+def test_a_static_embedding_is_the_mean_of_the_rows_of_its_tokens(smollm, monkeypatch):
+    table = smollm.envoy._module.get_input_embeddings().weight.detach().numpy()
+    texts = ["a calm sea", "rage", "the old lighthouse keeper"]
+    wanted = [table[smollm.tokenizer(f" {text}")["input_ids"]].mean(0) for text in texts]
+    found = tracing.mean_embedding(smollm, texts, add_space=True)
+    np.testing.assert_allclose(found, wanted, atol=1e-6)
+    monkeypatch.setattr(tracing, "JOB_BYTES", 1)  # a text a trace
+    np.testing.assert_array_equal(tracing.mean_embedding(smollm, texts, add_space=True), found)
+    later = tracing.mean_embedding(smollm, texts[2:], skip=2)
+    ids = smollm.tokenizer(texts[2])["input_ids"]
+    np.testing.assert_allclose(later[0], table[ids[2:]].mean(0), atol=1e-6)
 
 
 def test_a_trace_survives_the_serialisation_of_remote_execution(smollm, stories, tmp_path):

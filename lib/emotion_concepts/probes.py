@@ -12,34 +12,26 @@ import pandas as pd
 from scipy.stats import rankdata
 
 from emotion_concepts.errors import BadInput
-from emotion_concepts.geometry import unit
 from emotion_concepts.stats import bootstrap, exceedance_p
 
 
 def logit_lens(
-    directions: np.ndarray,
-    names: Sequence[str],
-    unembedding: np.ndarray,
-    tokens: Sequence[str],
-    *,
-    k: int = 5,
+    logits: np.ndarray, names: Sequence[str], tokens: Sequence[str], *, k: int = 5
 ) -> pd.DataFrame:
     """Return the tokens that each direction raises and lowers most (Table 1).
 
     Parameters
     ----------
-    directions : ``[n, d_model]``
-    unembedding : ``[vocab, d_model]``
-        From :func:`tracing.unembedding`, the final norm's gain folded in. Its mean over the
-        vocabulary is removed, since it shifts every logit alike, and its rows are scaled to one
-        length, since otherwise tokens that training hardly ever met win by length alone.
+    logits : ``[n, vocab]``
+        Of the directions, from :func:`tracing.lens_logits`.
+    names : sequence of str, n
     tokens : sequence of str, vocab
 
     Returns
     -------
     DataFrame with columns emotion, top, bottom (lists of `k` tokens, strongest first).
     """
-    order = np.argsort(_logits(directions, unembedding), axis=1)
+    order = np.argsort(logits, axis=1)
     return pd.DataFrame(
         {
             "emotion": list(names),
@@ -47,10 +39,6 @@ def logit_lens(
             "bottom": [[tokens[t] for t in row[:k]] for row in order],
         }
     )
-
-
-def _logits(directions: np.ndarray, unembedding: np.ndarray) -> np.ndarray:
-    return unit(directions) @ unit(unembedding - unembedding.mean(0)).T
 
 
 # --- do directions raise the words of their own emotion? (a score for Table 1) ------------------
@@ -102,15 +90,12 @@ def family_tokens(
     return kept, [ids[name] for name in kept]
 
 
-def family_scores(
-    directions: np.ndarray, unembedding: np.ndarray, families: Sequence[Sequence[int]]
-) -> np.ndarray:
+def family_scores(logits: np.ndarray, families: Sequence[Sequence[int]]) -> np.ndarray:
     """Return how far each direction raises the tokens of each family.
 
     Parameters
     ----------
-    directions : ``[n, d_model]``
-    unembedding : ``[vocab, d_model]``
+    logits : ``[n, vocab]``
         As for :func:`logit_lens`.
     families : n lists of token ids
         From :func:`family_tokens`, in the order of the directions.
@@ -125,12 +110,11 @@ def family_scores(
     BadInput
         For an empty family, or if there is not one family a direction.
     """
-    if len(families) != len(directions) or not all(map(len, families)):
+    if len(families) != len(logits) or not all(map(len, families)):
         raise BadInput(
-            f"{len(directions)} directions need as many families, none of them empty; select the "
+            f"{len(logits)} directions need as many families, none of them empty; select the "
             "directions of the names that family_tokens returns"
         )
-    logits = _logits(directions, unembedding)
     z = (logits - logits.mean(1, keepdims=True)) / logits.std(1, keepdims=True)
     return np.stack([z[:, list(ids)].mean(1) for ids in families], axis=1)
 

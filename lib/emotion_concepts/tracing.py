@@ -45,6 +45,7 @@ from emotion_concepts.errors import (
     UnknownModel,
     UnsupportedArchitecture,
 )
+from emotion_concepts.geometry import unit
 from emotion_concepts.steering import Span, Steering
 
 # One vocabulary for the architectures that the book knows. Left: where transformers puts it.
@@ -68,6 +69,7 @@ BATCH_TOKENS = {"cpu": 2048, "cuda": 32768, "mps": 8192}  # padded tokens in one
 GENERATION_TOKENS = {"cpu": 16384, "cuda": 32768, "mps": 16384}  # one new token a row at a time
 JOB_BATCHES = 8  # in one job of a server: fewer wait more in its queue, more lose more to a failure
 JOB_BYTES = 64 * 2**20  # that one job brings back
+LENS_ROWS = 16384  # of the output head that are in float32 at a time
 CACHE_VERSION = 1  # raise when pooling or tokenisation changes what a cached row means
 
 warnings.filterwarnings("ignore", message=".*never reached.*")  # nnsight, on every open loop
@@ -1391,33 +1393,33 @@ def generate_reading(
 # --- the weights that read-outs need -----------------------------------------------------------
 
 
-def unembedding(model: TracedModel) -> np.ndarray:
-    """Return ``[vocab, d_model]``: the output head with the final norm's gain folded in.
+def lens_logits(model: TracedModel, directions: np.ndarray) -> np.ndarray:
+    """Return ``[n, vocab]``: how far each direction raises each token, the logit lens (Table 1).
 
-    Multiplied with a direction it gives the logit lens (Table 1): how much adding the direction
-    to the last residual stream raises each token, up to the norm's common scale.
+    The output head, with the final norm's gain folded in, multiplied with the directions. Its mean
+    over the vocabulary is removed, since it shifts every logit alike, and its rows are scaled to
+    one length, since otherwise tokens that training hardly ever met win by length alone. Reckoned
+    where the weights are, so that a server sends back logits and no weights.
+
+    Parameters
+    ----------
+    directions : ``[n, d_model]``
+        Of any length; only where they point counts.
     """
-    _need_weights(model)
-    module = model.envoy._module
-    head = module.get_output_embeddings().weight
-    norm = model.envoy.ln_final._module
+    envoy, given = model.envoy, torch.tensor(unit(directions), dtype=torch.float32)
     # Gemma's RMSNorm multiplies by (1 + weight)
-    gain = norm.weight.float() + (1.0 if "Gemma" in type(norm).__name__ else 0.0)
-    return (head.detach().float() * gain.detach()).cpu().numpy()
-
-
-def token_embeddings(model: TracedModel) -> np.ndarray:
-    """Return ``[vocab, d_model]``: the static input embeddings, the baseline without context."""
-    _need_weights(model)
-    return model.envoy._module.get_input_embeddings().weight.detach().float().cpu().numpy()
-
-
-def _need_weights(model: TracedModel) -> None:
-    if model.device.type == "meta":
-        raise EmotionConceptsError(
-            f"{model.identity.name!r} runs on a server and its weights are not here; "
-            "load it with remote=False for this read-out"
-        )
+    more = 1.0 if "Gemma" in type(envoy.ln_final._module).__name__ else 0.0
+    with torch.no_grad(), envoy.trace(_one_token(), use_cache=False, **model.where) as tracer:
+        device = envoy.layers[0].output.device  # a trace has to pass somewhere
+        head, gain = envoy.lm_head.weight, (envoy.ln_final.weight.float() + more).to(device)
+        mean = head.mean(0, dtype=torch.float32).to(device) * gain
+        parts = []
+        for rows in head.split(LENS_ROWS):
+            rows = rows.to(device).float() * gain - mean
+            parts.append((given.to(device) @ rows.T / rows.norm(dim=1)).cpu())
+        found = torch.cat(parts, 1).save()
+        tracer.stop()
+    return found.numpy()
 
 
 def mean_embedding(
@@ -1425,9 +1427,25 @@ def mean_embedding(
 ) -> np.ndarray:
     """Return ``[n_texts, d_model]``: mean static embedding of each text's tokens from `skip` on.
 
-    add_space puts a space before each text, as words stand in running text.
+    The baseline without context. add_space puts a space before each text, as words stand in
+    running text.
     """
-    table = token_embeddings(model)
     prepare: Callable[[str], str] = (lambda text: f" {text}") if add_space else str
     ids = tokenize(model, [prepare(text) for text in _check_texts(texts)])
-    return np.stack([table[row[skip:]].mean(0) for row in ids])
+    rows, envoy, means = [torch.tensor(row[skip:]) for row in ids], model.envoy, []
+    size = max(1, JOB_BYTES // (4 * model.d_model))
+    for start in range(0, len(rows), size):
+        part = rows[start : start + size]
+        with torch.no_grad(), envoy.trace(_one_token(), use_cache=False, **model.where) as tracer:
+            device = envoy.layers[0].output.device
+            table = envoy.embed_tokens.weight
+            found = [table[row.to(device)].float().mean(0) for row in part]
+            found = torch.stack(found).cpu().save()
+            tracer.stop()
+        means.append(found.numpy())
+    return np.concatenate(means)
+
+
+def _one_token() -> torch.Tensor:
+    """Return the input of a trace that asks for weights alone."""
+    return torch.tensor([[0]])

@@ -16,7 +16,7 @@ import pytest
 import torch
 
 from emotion_concepts import corpus, models, tracing
-from emotion_concepts.errors import BadInput, EmotionConceptsError, ServerError, UnknownModel
+from emotion_concepts.errors import BadInput, ServerError, UnknownModel
 from emotion_concepts.monitor import EmotionMonitor, calibrate
 from emotion_concepts.steering import Steering, steer
 from emotion_concepts.tracing import MeanFrom, TokenAt
@@ -63,8 +63,15 @@ def test_no_weights_are_here(far, smollm):
     assert far.device.type == "meta" and far.identity.weights == smollm.identity.weights
     assert far.identity.tokenizer == smollm.identity.tokenizer
     assert "on NDIF at http://127.0.0.1" in far.report()
-    with pytest.raises(EmotionConceptsError, match="weights are not here; load it with remote="):
-        tracing.unembedding(far)
+
+
+def test_the_lens_and_static_embeddings_are_reckoned_where_the_weights_are(far, smollm, jobs):
+    directions = np.random.default_rng(0).normal(size=(3, smollm.d_model))
+    there, here = (tracing.lens_logits(model, directions) for model in (far, smollm))
+    np.testing.assert_allclose(there, here, atol=1e-5)
+    there, here = (tracing.mean_embedding(model, PROMPTS) for model in (far, smollm))
+    np.testing.assert_allclose(there, here, atol=1e-6)
+    assert jobs == [[(3, smollm.vocab_size)], [(3, smollm.d_model)]]
 
 
 def test_pooled_residuals_are_those_of_this_machine_and_nothing_larger_travels(
