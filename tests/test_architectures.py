@@ -115,3 +115,16 @@ def test_an_architecture_without_known_blocks_is_refused_by_name(smollm):
     identity = ModelIdentity("some-opt", "w", "t", "float32")
     with pytest.raises(UnsupportedArchitecture, match="some-opt.*OPT.*add its module names"):
         TracedModel(module, smollm.tokenizer, identity)
+
+
+def test_blocks_that_are_not_those_of_the_hidden_states_are_refused(smollm, monkeypatch):
+    config = AutoConfig.for_model("llama", **SMALL, initializer_range=0.3)
+    module = AutoModelForCausalLM.from_config(config)
+    real = tracing._block_outputs
+
+    def shifted(model, ids, layers):
+        return real(model, ids, [layer + 1 for layer in layers])
+
+    monkeypatch.setattr(tracing, "_block_outputs", shifted)
+    with pytest.raises(UnsupportedArchitecture, match="'shifted'.*do not match"):
+        TracedModel(module, smollm.tokenizer, ModelIdentity("shifted", "w", "t", "float32"))

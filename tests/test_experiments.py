@@ -288,3 +288,30 @@ def test_the_models_own_ratings_follow_people_for_clear_words(smollm, monkeypatc
     assert ratings.shape == (6, 2) and tuple(ratings.index) == words
     np.testing.assert_allclose(ratings.mean(), 0, atol=1e-9)
     assert ratings.pleasure["happy"] > ratings.pleasure["miserable"]
+
+
+def test_words_of_held_out_topics_are_not_trained_on():
+    """Each story has a word of its own, so leakage alone would name its emotion."""
+    drawn = np.random.default_rng(0).choice(WORDS, size=(4, 12, 5))
+    stories = [f"own{n} {' '.join(words)}" for n, words in enumerate(drawn.reshape(48, 5))]
+    texts = np.array(stories).reshape(4, 12)
+    assert (word_ranks(extraction.WORD_BASELINES["TF-IDF"], texts) == 1).mean() < 0.4
+
+
+def test_what_varies_in_neutral_text_does_not_name_the_emotion():
+    rng = np.random.default_rng(0)
+    grid = rng.normal(size=(12, 30)) + 0.3 * rng.normal(size=(8, 12, 30))
+    grid[..., 0] += 30 * rng.normal(size=(8, 12))
+    grid = extraction.remove_topic_means(grid)
+    assert (probe_ranks(grid) == 1).mean() < 0.4
+    assert (probe_ranks(grid, components=np.eye(30)[:1]) == 1).mean() > 0.9
+
+
+def test_shuffled_labels_name_by_chance_what_the_probe_names(monkeypatch):
+    monkeypatch.setattr(extraction, "_static_grid", lambda model, e: e.crossed(0))
+    pair = [made_up(2.0), made_up(2.0, register="other", seed=1)]
+    found = extraction.identify(None, pair, 0)
+    for setting in ("plain", "other", "plain → other", "other → plain"):
+        assert found.hits(setting, "probe").mean() > 0.9
+        assert found.hits(setting, "shuffled labels").mean() < 0.35
+    assert found.kinds["shuffled labels"] == "null"

@@ -72,3 +72,11 @@ def test_what_is_left_of_a_difference_where_a_covariate_is_zero():
     assert none.low < 0 < none.high and none.n == 60
     more = stats.adjusted_mean(only_words + 0.5, words, resamples=300)
     assert more.low > 0.3 and more.value == pytest.approx(0.5, abs=0.1)
+
+
+def test_emotions_widen_the_interval_as_topics_do():
+    rng = np.random.default_rng(0)
+    by_emotion = np.repeat(rng.normal(size=(1, 10)), 40, axis=0)
+    wide = stats.crossed_mean(by_emotion)
+    narrow = stats.crossed_mean(rng.permutation(by_emotion.ravel()).reshape(40, 10))
+    assert wide.high - wide.low > 3 * (narrow.high - narrow.low)

@@ -5,6 +5,8 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -14,7 +16,7 @@ from emotion_concepts import tracing
 from emotion_concepts.errors import BadInput, UnknownLayer
 from emotion_concepts.geometry import unit
 from emotion_concepts.steering import Steering, steer
-from emotion_concepts.tracing import MeanFrom, TokenAt
+from emotion_concepts.tracing import MeanFrom, ModelIdentity, TokenAt
 
 pytestmark = pytest.mark.model
 
@@ -500,3 +502,16 @@ def test_the_report_on_load_is_readable(smollm):
     assert "30 layers x 576" in report
     assert "block L = hidden_states[L + 1], checked" in report
     assert smollm.readout_layer == 19
+
+
+@pytest.mark.parametrize("store", [tracing._store, tracing.score_store])
+def test_models_share_nothing_that_is_kept(tmp_path, store):
+    def folder(**other):
+        identity = replace(ModelIdentity("m", "w", "t", "float32"), **other)
+        model = SimpleNamespace(identity=identity, n_layers=2, d_model=3)
+        if store is tracing._store:
+            return store(model, "MeanFrom", {"skip": 5}, tmp_path).folder
+        return store(model, "options", 2, size=2, cache=tmp_path).folder
+
+    others = [folder(weights="v"), folder(tokenizer="u"), folder(dtype="bfloat16")]
+    assert len({folder(), *others}) == 4 and folder() == folder()

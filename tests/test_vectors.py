@@ -196,3 +196,11 @@ def test_files_that_are_no_vectors_are_reported_by_name(tmp_path):
 def test_vectors_without_provenance_are_not_saved(vectors, tmp_path):
     with pytest.raises(BadInput, match="provenance"):
         dataclasses.replace(vectors, provenance=None).save(tmp_path / "v.safetensors")
+
+
+def test_without_topics_the_mean_over_emotions_is_subtracted_all_the_same(design):
+    """Where every topic holds every emotion, this removes what topics add."""
+    design.pop("truth")
+    crossed = EmotionVectors.fit(**design)
+    plain = EmotionVectors.fit(**{**design, "topics": None})
+    np.testing.assert_allclose(plain.directions, crossed.directions, atol=1e-5)
