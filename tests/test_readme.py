@@ -22,7 +22,9 @@ def test_a_finding_without_a_number_in_the_register_fails():
 
 def test_every_claim_of_every_chapter_stands_in_the_readme():
     text = (readme.ROOT / "README.md").read_text()
-    for register in readme.published()[:-1]:  # the last is the ledger, which repeats them
+    chapters = [one for one in readme.published() if len(one.claims())]
+    assert len(chapters) == 10  # the ledger and the explorer claim nothing of their own
+    for register in chapters:
         assert len(register.claims()) >= 4
         for row in register.claims().itertuples():
             assert f"| {row.claim} | {row.criterion} | {row.verdict} |" in text
