@@ -119,9 +119,9 @@ def test_a_run_that_was_killed_takes_its_replies_from_the_disk(
     found = attempts.attempt(*given, **options)
     assert found.attempts.tolist() == [2]
 
-    def forbidden(*_):
+    def forbidden(*_, **__):
         raise AssertionError("a reply that is on the disk was generated again")
 
-    monkeypatch.setattr(tracing, "_batches", forbidden)
+    monkeypatch.setattr(tracing, "_passes", forbidden)
     again = attempts.attempt(*given, **options)
     assert again.transcript.tolist() == found.transcript.tolist()

@@ -24,6 +24,14 @@ def test_a_key_that_is_there_already_is_not_written_twice(tmp_path):
     np.testing.assert_array_equal(store.open(), rows(1, 2))
 
 
+def test_a_key_given_twice_at_once_is_written_once_and_leaves_the_index_right(tmp_path):
+    store = RowStore(tmp_path / "s", (3,))
+    store.append(["a", "b", "a"], rows(1, 2, 1))
+    store.append(["c"], rows(3))
+    assert store.keys() == {"a": 0, "b": 1, "c": 2}
+    np.testing.assert_array_equal(store.open(), rows(1, 2, 3))
+
+
 def test_a_torn_write_is_overwritten_by_the_next_append(tmp_path):
     store = RowStore(tmp_path / "s", (3,))
     store.append(["a"], rows(1))

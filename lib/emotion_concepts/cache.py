@@ -144,8 +144,8 @@ class RowStore:
             raise CacheError(f"rows {rows.shape} do not fit {len(keys)} keys of {self.shape}")
         with self.lock():
             known = self.keys()
-            fresh = [n for n, key in enumerate(keys) if key not in known]
-            keys, rows = [keys[n] for n in fresh], rows[fresh]
+            fresh = {key: n for n, key in enumerate(keys) if key not in known}  # each key once
+            keys, rows = list(fresh), rows[list(fresh.values())]
             with open(self._rows, "r+b" if self._rows.exists() else "w+b") as file:
                 file.seek(len(known) * self.row_bytes)
                 file.write(np.ascontiguousarray(rows, dtype="<f4").tobytes())

@@ -34,7 +34,7 @@ class WeightsUnavailable(EmotionConceptsError):
 
 
 class ModelTooLarge(EmotionConceptsError):
-    """A model whose weights do not fit into the memory at hand."""
+    """A model whose weights, or one text beside them, do not fit into the memory at hand."""
 
 
 class UnsupportedArchitecture(EmotionConceptsError):

@@ -21,6 +21,7 @@ from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
 from itertools import chain
 from pathlib import Path
+from typing import TypeVar
 
 import httpx
 import numpy as np
@@ -40,12 +41,14 @@ from emotion_concepts.cache import RowStore, TextStore, cache_dir, digest
 from emotion_concepts.errors import (
     BadInput,
     EmotionConceptsError,
+    ModelTooLarge,
     ServerError,
     UnknownLayer,
     UnknownModel,
     UnsupportedArchitecture,
 )
 from emotion_concepts.geometry import unit
+from emotion_concepts.memory import Room
 from emotion_concepts.steering import Span, Steering
 
 # One vocabulary for the architectures that the book knows. Left: where transformers puts it.
@@ -65,12 +68,15 @@ RENAME = {
     "embed_out": "lm_head",
 }
 
-BATCH_TOKENS = {"cpu": 2048, "cuda": 32768, "mps": 8192}  # padded tokens in one forward pass
+# Padded tokens in one forward pass at most; on a GPU its free memory may allow fewer.
+BATCH_TOKENS = {"cpu": 2048, "cuda": 32768, "mps": 8192}
 GENERATION_TOKENS = {"cpu": 16384, "cuda": 32768, "mps": 16384}  # one new token a row at a time
 JOB_BATCHES = 8  # in one job of a server: fewer wait more in its queue, more lose more to a failure
 JOB_BYTES = 64 * 2**20  # that one job brings back
 LENS_ROWS = 16384  # of the output head that are in float32 at a time
 CACHE_VERSION = 1  # raise when pooling or tokenisation changes what a cached row means
+
+T = TypeVar("T")
 
 warnings.filterwarnings("ignore", message=".*never reached.*")  # nnsight, on every open loop
 
@@ -183,6 +189,12 @@ class TracedModel:
     @property
     def device(self) -> torch.device:
         return next(self.envoy._module.parameters()).device
+
+    @property
+    def gpus(self) -> list[int]:
+        """The CUDA devices that hold its weights; none where they are in memory or on a server."""
+        devices = {weight.device for weight in self.envoy._module.parameters()}
+        return sorted(device.index for device in devices if device.type == "cuda")
 
     @property
     def readout_layer(self) -> int:
@@ -429,38 +441,104 @@ class Batch:
 def make_batches(
     ids: Sequence[Sequence[int]], *, tokens: int, pad: int, side: str = "left"
 ) -> Iterator[Batch]:
-    """Yield batches of similar length, longest first, of at most `tokens` padded tokens.
-
-    Longest first, so that memory runs out at the start or never. Positions count real tokens, so
-    padding changes nothing on either side.
-    """
-    order = sorted(range(len(ids)), key=lambda row: (-len(ids[row]), row))
+    """Yield batches of similar length, longest first, of at most `tokens` padded tokens."""
+    order = _longest_first(ids)
     while order:
-        width = len(ids[order[0]])
-        count = max(1, tokens // width)
-        rows, order = order[:count], order[count:]
-        shape = (len(rows), width)
-        tokens_, mask = torch.full(shape, pad), torch.zeros(shape, dtype=torch.long)
-        for n, row in enumerate(rows):
-            length = len(ids[row])
-            where = slice(width - length, width) if side == "left" else slice(0, length)
-            tokens_[n, where] = torch.tensor(ids[row])
-            mask[n, where] = 1
-        positions = (mask.cumsum(1) - 1).clamp(min=0)
-        inputs = {"input_ids": tokens_, "attention_mask": mask, "position_ids": positions}
-        yield Batch(rows, inputs)
+        count = max(1, tokens // len(ids[order[0]]))
+        yield _padded(ids, order[:count], pad, side)
+        order = order[count:]
+
+
+def _longest_first(ids: Sequence[Sequence[int]]) -> list[int]:
+    """Return the order of rows in which memory runs out at the start or never."""
+    return sorted(range(len(ids)), key=lambda row: (-len(ids[row]), row))
+
+
+def _padded(ids: Sequence[Sequence[int]], rows: list[int], pad: int, side: str) -> Batch:
+    """Return rows as a batch as wide as the first; positions count real tokens alone."""
+    shape = len(rows), len(ids[rows[0]])
+    tokens, mask = torch.full(shape, pad), torch.zeros(shape, dtype=torch.long)
+    for n, row in enumerate(rows):
+        length = len(ids[row])
+        where = slice(shape[1] - length, shape[1]) if side == "left" else slice(0, length)
+        tokens[n, where] = torch.tensor(ids[row])
+        mask[n, where] = 1
+    positions = (mask.cumsum(1) - 1).clamp(min=0)
+    return Batch(rows, {"input_ids": tokens, "attention_mask": mask, "position_ids": positions})
+
+
+def _passes(
+    model: TracedModel,
+    ids: Sequence[Sequence[int]],
+    run: Callable[[Batch], T],
+    *,
+    progress: str | None = None,
+    tokens: int | None = None,
+    side: str = "left",
+    new: int = 0,
+) -> Iterator[tuple[Batch, T]]:
+    """Run the model on all rows; yield each batch with what `run` makes of it.
+
+    Every text that this machine reads goes through here. A batch that the memory does not hold is
+    halved and run again, down to one row, so `run` makes all that it needs from the batch.
+
+    Parameters
+    ----------
+    tokens : int, optional
+        Padded tokens in one batch at most.
+    new : int
+        Tokens that `run` generates for each row.
+
+    Raises
+    ------
+    ModelTooLarge
+        If there is no room for a single row.
+    """
+    room = Room(tokens or _most(model), model.gpus, new=new)
+    order = _longest_first(ids)
+    with _bar(ids, progress) as bar:
+        while order:
+            rows = order[: room.rows(len(ids[order[0]]))]
+            batch = _padded(ids, rows, _pad(model), side)
+            try:
+                with room.measured(*batch.mask.shape), torch.inference_mode():
+                    found = run(batch)
+            except torch.OutOfMemoryError as error:
+                if len(rows) == 1:
+                    reply = f" and {new} of a reply" if new else ""
+                    raise ModelTooLarge(
+                        f"{model.device} has no room for one text of {len(ids[rows[0]])} tokens"
+                        f"{reply} beside {model.identity.name!r} in {model.identity.dtype}; "
+                        "shorten it, load the model with dtype='bfloat16', or take a smaller one"
+                    ) from error
+                room.halve(*batch.mask.shape)
+                continue
+            yield batch, found
+            order = order[len(rows) :]
+            bar.update(int(batch.mask.sum()))
 
 
 def _batches(model: TracedModel, ids, *, progress: str | None, tokens=None, side="left"):
-    """Batches with a progress bar in tokens: a bar on a terminal or notebook, else silent."""
-    tokens = tokens or BATCH_TOKENS.get(model.device.type, 2048)
-    pad = model.tokenizer.pad_token_id or 0
-    with tqdm(
-        total=sum(map(len, ids)), desc=progress, unit="tok", unit_scale=True, disable=not progress
-    ) as bar:
-        for batch in make_batches(ids, tokens=tokens, pad=pad, side=side):
+    """Yield batches for a server, which sees to its own memory."""
+    tokens = tokens or _most(model)
+    with _bar(ids, progress) as bar:
+        for batch in make_batches(ids, tokens=tokens, pad=_pad(model), side=side):
             yield batch
             bar.update(int(batch.mask.sum()))
+
+
+def _most(model: TracedModel) -> int:
+    return BATCH_TOKENS.get(model.device.type, BATCH_TOKENS["cpu"])
+
+
+def _pad(model: TracedModel) -> int:
+    return model.tokenizer.pad_token_id or 0
+
+
+def _bar(ids: Sequence[Sequence[int]], progress: str | None) -> tqdm:
+    """Return a progress bar in tokens: shown on a terminal or in a notebook, without label none."""
+    total = sum(map(len, ids))
+    return tqdm(total=total, desc=progress, unit="tok", unit_scale=True, disable=not progress)
 
 
 # --- steering ----------------------------------------------------------------------------------
@@ -777,11 +855,17 @@ def _through_stores(
             todo_keys, chosen = list(todo), list(todo.values())
             ids = tokenize(model, [texts[n] for n in chosen])
             weigh = weigher(ids, chosen)
-            batches = _batches(model, ids, **{"progress": None, **options})
-            for job in _jobs(model, batches, len(stores)):
-                for batch, pooled in zip(job, _pooled(model, job, weigh), strict=True):
-                    for n, store in enumerate(stores):
-                        store.append([todo_keys[row][n] for row in batch.rows], pooled[:, n])
+
+            def read(batch: Batch) -> np.ndarray:
+                return _pooled_batch(model, batch, weigh(batch))
+
+            if model.on_ndif:
+                passes = _pooled_jobs(model, ids, weigh, len(stores), **options)
+            else:
+                passes = _passes(model, ids, read, **options)
+            for batch, pooled in passes:
+                for n, store in enumerate(stores):
+                    store.append([todo_keys[row][n] for row in batch.rows], pooled[:, n])
     out = []
     for store, mine in zip(stores, keys, strict=True):
         found = store.keys()
@@ -796,35 +880,13 @@ def _store(model: TracedModel, kind: str, settings: dict, cache: Path | None) ->
     return RowStore(folder / digest(what), (model.n_layers, model.d_model))
 
 
-def _jobs(model: TracedModel, batches: Iterator[Batch], pools: int) -> Iterator[list[Batch]]:
-    """Group batches into what is traced at once: one here, on a server what makes one job."""
-    most = JOB_BYTES / (4 * pools * model.n_layers * model.d_model)  # texts
-    job: list[Batch] = []
-    for batch in batches:
-        job.append(batch)
-        texts = sum(len(one.rows) for one in job)
-        if not model.on_ndif or len(job) == JOB_BATCHES or texts >= most:
-            yield job
-            job = []
-    if job:
-        yield job
-
-
-def _pooled(
-    model: TracedModel, job: list[Batch], weigh: Callable[[Batch], torch.Tensor]
-) -> list[np.ndarray]:
-    """Trace batches; return ``[batch, pools, layers, d_model]`` float32 of each.
-
-    weigh returns a batch's weights ``[batch, pools, tokens]``.
-    """
-    if model.on_ndif:
-        return _pooled_session(model, [(batch.inputs, weigh(batch)) for batch in job])
-    return [_pooled_batch(model, batch, weigh(batch)) for batch in job]
-
-
 def _pooled_batch(model: TracedModel, batch: Batch, weights: torch.Tensor) -> np.ndarray:
+    """Trace a batch; return ``[batch, pools, layers, d_model]`` float32.
+
+    weights are ``[batch, pools, tokens]``.
+    """
     envoy, n_layers, inputs = model.envoy, model.n_layers, batch.inputs
-    with torch.no_grad(), envoy.trace(inputs, use_cache=False, **model.where) as tracer:
+    with envoy.trace(inputs, use_cache=False, **model.where) as tracer:
         pooled = []
         for layer in range(n_layers):  # in the order of execution
             residual = envoy.layers[layer].output
@@ -832,6 +894,35 @@ def _pooled_batch(model: TracedModel, batch: Batch, weights: torch.Tensor) -> np
         result = torch.stack(pooled, 2).save()
         tracer.stop()  # the output head would cost a third more
     return result.numpy()
+
+
+def _pooled_jobs(
+    model: TracedModel,
+    ids: Sequence[Sequence[int]],
+    weigh: Callable[[Batch], torch.Tensor],
+    pools: int,
+    *,
+    progress: str | None = None,
+    **options,
+) -> Iterator[tuple[Batch, np.ndarray]]:
+    """Do as `_passes` does with `_pooled_batch`, several batches in one job of a server."""
+    batches = _batches(model, ids, progress=progress, **options)
+    for job in _jobs(model, batches, pools):
+        parts = [(batch.inputs, weigh(batch)) for batch in job]
+        yield from zip(job, _pooled_session(model, parts), strict=True)
+
+
+def _jobs(model: TracedModel, batches: Iterator[Batch], pools: int) -> Iterator[list[Batch]]:
+    """Group batches into what makes one job of a server."""
+    most = JOB_BYTES / (4 * pools * model.n_layers * model.d_model)  # texts
+    job: list[Batch] = []
+    for batch in batches:
+        job.append(batch)
+        if len(job) == JOB_BATCHES or sum(len(one.rows) for one in job) >= most:
+            yield job
+            job = []
+    if job:
+        yield job
 
 
 def _pooled_session(model: TracedModel, parts: list[tuple[dict, torch.Tensor]]) -> list:
@@ -873,25 +964,34 @@ def token_residuals(
     ids = tokenize(model, texts)
     _check_rows(steering, texts)
     out: list[np.ndarray | None] = [None] * len(ids)
-    envoy = model.envoy
-    for batch in _batches(model, ids, progress=progress):
-        add = _additions(model, steering, texts, batch)
-        inputs = batch.inputs
-        touched = sorted({*layers, *add})
-        with torch.no_grad(), envoy.trace(inputs, use_cache=False, **model.where) as tracer:
-            kept = []
-            for layer in touched:
-                residual = envoy.layers[layer].output
-                if layer in add:
-                    residual = residual + add[layer].to(residual)
-                    envoy.layers[layer].output = residual
-                if layer in layers:
-                    kept.append(residual.float().cpu())
-            result = torch.stack(kept, 2).save()
-            tracer.stop()
-        for n, row in enumerate(batch.rows):
-            out[row] = result[n][batch.mask[n].bool()].numpy()
+
+    def read(batch: Batch) -> list[np.ndarray]:
+        found = _tokens_batch(model, batch, layers, _additions(model, steering, texts, batch))
+        return [row[mask.bool()].numpy() for row, mask in zip(found, batch.mask, strict=True)]
+
+    for batch, found in _passes(model, ids, read, progress=progress):
+        for row, tokens in zip(batch.rows, found, strict=True):
+            out[row] = tokens
     return out
+
+
+def _tokens_batch(
+    model: TracedModel, batch: Batch, layers: Sequence[int], add: dict[int, torch.Tensor]
+) -> torch.Tensor:
+    """Trace a batch; return ``[batch, tokens, layers, d_model]``, padding included."""
+    envoy, inputs, touched = model.envoy, batch.inputs, sorted({*layers, *add})
+    with envoy.trace(inputs, use_cache=False, **model.where) as tracer:
+        kept = []
+        for layer in touched:
+            residual = envoy.layers[layer].output
+            if layer in add:
+                residual = residual + add[layer].to(residual)
+                envoy.layers[layer].output = residual
+            if layer in layers:
+                kept.append(residual.float().cpu())
+        result = torch.stack(kept, 2).save()
+        tracer.stop()
+    return result
 
 
 def tokens_as_text(model: TracedModel, text: str) -> list[str]:
@@ -918,21 +1018,25 @@ def next_token_logprobs(
     ids = tokenize(model, prompts)
     _check_rows(steering, prompts)
     out = np.empty((len(ids), model.vocab_size), dtype=np.float32)
-    envoy = model.envoy
-    for batch in _batches(model, ids, progress=progress):
-        add = _additions(model, steering, prompts, batch)
-        inputs = batch.inputs  # padded left: the last position is every row's last token
-        with (
-            torch.no_grad(),
-            envoy.trace(inputs, use_cache=False, logits_to_keep=1, **model.where),
-        ):
-            for layer in sorted(add):
-                residual = envoy.layers[layer].output
-                envoy.layers[layer].output = residual + add[layer].to(residual)
-            # not the head's own output: some models cap their logits after it
-            logprobs = torch.log_softmax(envoy.output.logits[:, -1].float(), -1).cpu().save()
-        out[batch.rows] = logprobs.numpy()
+
+    def read(batch: Batch) -> np.ndarray:
+        return _next_batch(model, batch, _additions(model, steering, prompts, batch))
+
+    for batch, found in _passes(model, ids, read, progress=progress):
+        out[batch.rows] = found
     return out
+
+
+def _next_batch(model: TracedModel, batch: Batch, add: dict[int, torch.Tensor]) -> np.ndarray:
+    """Trace a batch, padded left; return the log-probabilities ``[batch, vocab]`` at its end."""
+    envoy, inputs = model.envoy, batch.inputs
+    with envoy.trace(inputs, use_cache=False, logits_to_keep=1, **model.where):
+        for layer in sorted(add):
+            residual = envoy.layers[layer].output
+            envoy.layers[layer].output = residual + add[layer].to(residual)
+        # not the head's own output: some models cap their logits after it
+        logprobs = torch.log_softmax(envoy.output.logits[:, -1].float(), -1).cpu().save()
+    return logprobs.numpy()
 
 
 @dataclass(frozen=True)
@@ -1077,14 +1181,16 @@ def _read_options(
             heads = tokenize(model, texts)
             ids = [[*head, *chain(*tails[n])] for head, n in zip(heads, todo, strict=True)]
             steered = None if steering is None else steering[todo]
-            for batch in _batches(model, ids, progress=progress):
+
+            def score(batch: Batch) -> tuple[np.ndarray, np.ndarray | None]:
                 rows = [todo[row] for row in batch.rows]
                 add = _additions(model, steered, texts, batch)
                 weights = None if weigh is None else weigh(batch)
-                for (store, mine), found in zip(
-                    stores, _score_batch(model, batch, sizes[rows], add, weights), strict=False
-                ):
-                    store.append([mine[n] for n in rows], found)
+                return _score_batch(model, batch, sizes[rows], add, weights)
+
+            for batch, found in _passes(model, ids, score, progress=progress):
+                for (store, mine), part in zip(stores, found, strict=False):
+                    store.append([mine[todo[row]] for row in batch.rows], part)
     out = []
     for store, mine in stores:
         found = store.keys()
@@ -1118,10 +1224,7 @@ def _score_batch(
     targets = batch.inputs["input_ids"][:, 1 - keep :].unsqueeze(-1)
     before = (before[:, 1 - keep :] - (width - keep)).unsqueeze(-1)
     touched = range(model.n_layers) if weights is not None else sorted(add)
-    with (
-        torch.no_grad(),
-        envoy.trace(inputs, use_cache=False, logits_to_keep=keep, **model.where),
-    ):
+    with envoy.trace(inputs, use_cache=False, logits_to_keep=keep, **model.where):
         pooled = []
         for layer in touched:
             residual = envoy.layers[layer].output
@@ -1230,8 +1333,8 @@ def generate(
         if todo:
             texts = [prompts[n] for n in todo]
             steered = None if steering is None else steering[todo]
-            most, ids = GENERATION_TOKENS.get(model.device.type), tokenize(model, texts)
-            for batch in _batches(model, ids, progress=progress, tokens=most):
+
+            def continue_batch(batch: Batch) -> list[str]:
                 # positions are left to `generate`, which extends them with every new token
                 inputs = {key: batch.inputs[key] for key in ("input_ids", "attention_mask")}
                 add = _additions(model, steered, texts, batch)
@@ -1244,8 +1347,13 @@ def generate(
                     add = {layer: what[:, -1:] for layer, what in add.items()}
                 tokens = _steered_ids(model, inputs, add, options, each_step=everywhere)
                 new = tokens[:, batch.mask.shape[1] :]
-                found = model.tokenizer.batch_decode(new, skip_special_tokens=True)
-                store.append({keys[n]: text for n, text in zip(rows, found, strict=True)})
+                return model.tokenizer.batch_decode(new, skip_special_tokens=True)
+
+            most = GENERATION_TOKENS.get(model.device.type)
+            limits = {"tokens": most, "new": max_new_tokens, "progress": progress}
+            for batch, found in _passes(model, tokenize(model, texts), continue_batch, **limits):
+                made = zip(batch.rows, found, strict=True)
+                store.append({keys[todo[row]]: text for row, text in made})
         found = store.texts()
     return [found[key] for key in keys]
 
@@ -1259,13 +1367,13 @@ def _read_once(
     place = {what: k for k, what in enumerate(dict.fromkeys(same))}
     inputs = {key: value[rows, :-1] for key, value in batch.inputs.items()}
     width, envoy = inputs["input_ids"].shape[1], model.envoy
-    with torch.no_grad(), envoy.trace(inputs, use_cache=True, logits_to_keep=1):
+    with envoy.trace(inputs, use_cache=True, logits_to_keep=1):
         for layer in sorted(add):
             residual = envoy.layers[layer].output
             mine = add[layer][rows, :width].to(residual)  # one column stands for all tokens
             envoy.layers[layer].output = residual + mine
         read = envoy.output.past_key_values.save()
-    read.batch_select_indices(torch.tensor([place[what] for what in same], device=model.device))
+    read.batch_select_indices(torch.tensor([place[what] for what in same]))
     return read
 
 
@@ -1302,11 +1410,11 @@ def _steered_ids(
     """Generate ids ``[batch, prompt + new]``, adding at each step or while reading the prompt."""
     envoy = model.envoy
     if not add:
-        with torch.no_grad(), envoy.generate(inputs, **options) as tracer:
+        with envoy.generate(inputs, **options) as tracer:
             ids = tracer.result.save()
         return ids
     layers = sorted(add)
-    with torch.no_grad(), envoy.generate(**options) as tracer:
+    with envoy.generate(**options) as tracer:
         with tracer.invoke(inputs):
             for step in tracer.all():
                 for layer in layers:
@@ -1361,33 +1469,37 @@ def generate_reading(
     if max_new_tokens < 1:
         raise BadInput(f"max_new_tokens={max_new_tokens} leaves nothing to generate")
     layer = model.check_layer(layer)
-    [batch] = _batches(model, tokenize(model, [prompt]), progress=None)
-    inputs = {key: batch.inputs[key] for key in ("input_ids", "attention_mask")}
     # one token more, which is never drawn, since the last token is to be read as well
     options = {"max_new_tokens": max_new_tokens + 1, **_sampling(model, temperature, [seed])}
     rows = torch.tensor(np.asarray(directions), dtype=torch.float32)
     origin = torch.zeros(model.d_model) if centre is None else torch.tensor(centre).float()
-    add: dict[int, torch.Tensor] = {}
-    envoy, model._held = model.envoy, True
-    try:
-        with torch.no_grad(), envoy.generate(inputs, **options) as tracer:
-            for step in tracer.iter[1:]:  # step 0 reads the prompt
-                token, answer = int(envoy.embed_tokens.input), None
-                for block in sorted({layer, *add}):
-                    residual = envoy.layers[block].output
-                    if block in add:
-                        residual = residual + add[block].to(residual)
-                        envoy.layers[block].output = residual
-                    if block == layer:
-                        here = residual[0, -1].float() - origin.to(residual.device)
-                        cosines = rows.to(residual.device) @ here / here.norm()
-                        answer = on_token(token, cosines.cpu().numpy())
-                        if answer is False or step == max_new_tokens:
-                            tracer.stop()
-                if isinstance(answer, Steering):
-                    add = dict(zip(answer.layers, torch.tensor(answer.add[0]), strict=True))
-    finally:
-        model._held = False
+
+    def read(batch: Batch) -> None:
+        inputs = {key: batch.inputs[key] for key in ("input_ids", "attention_mask")}
+        add: dict[int, torch.Tensor] = {}
+        envoy, model._held = model.envoy, True
+        try:
+            with envoy.generate(inputs, **options) as tracer:
+                for step in tracer.iter[1:]:  # step 0 reads the prompt
+                    token, answer = int(envoy.embed_tokens.input), None
+                    for block in sorted({layer, *add}):
+                        residual = envoy.layers[block].output
+                        if block in add:
+                            residual = residual + add[block].to(residual)
+                            envoy.layers[block].output = residual
+                        if block == layer:
+                            here = residual[0, -1].float() - origin.to(residual.device)
+                            cosines = rows.to(residual.device) @ here / here.norm()
+                            answer = on_token(token, cosines.cpu().numpy())
+                            if answer is False or step == max_new_tokens:
+                                tracer.stop()
+                    if isinstance(answer, Steering):
+                        add = dict(zip(answer.layers, torch.tensor(answer.add[0]), strict=True))
+        finally:
+            model._held = False
+
+    for _ in _passes(model, tokenize(model, [prompt]), read, new=max_new_tokens):
+        pass
 
 
 # --- the weights that read-outs need -----------------------------------------------------------
