@@ -5,7 +5,8 @@ weights: plain transformers with forward hooks that pool in place (no nnsight, n
 loop most people write first, one text at a time with ``output_hidden_states=True``, both in the
 library's precision and in the float32 that a plain load gives. Rounds are interleaved, so that a
 busy moment of the machine hits all alike. Nothing is asserted here; the table says what was
-measured.
+measured. The library's rate is also written as a row of throughput.csv, from which
+`emotion_concepts.cost` reckons what larger designs and models would take.
 """
 
 from __future__ import annotations
@@ -27,8 +28,9 @@ import emotion_concepts  # noqa: F401 -- before torch, whose threads it tells ho
 # isort: split
 import torch
 
-from emotion_concepts import corpus, models, tracing
+from emotion_concepts import corpus, cost, models, tracing
 from emotion_concepts.cache import write_atomic
+from emotion_concepts.frozen import hardware
 from emotion_concepts.tracing import MeanFrom
 
 SKIP = corpus.SKIP["literary"]
@@ -162,6 +164,17 @@ def main() -> None:
     }
     with write_atomic(chosen.out) as part:
         part.write_text(json.dumps(report, indent=1) + "\n")
+    speed = cost.measured(
+        hardware(),
+        model.identity.name,
+        sum(weight.numel() for weight in module.parameters()),
+        model.identity.dtype,
+        rates["library"],
+        how=f"bench/extraction.py: {len(texts)} stories read and pooled at all layers, "
+        f"{report['threads']} threads, median of {chosen.rounds} rounds",
+    )
+    with write_atomic(chosen.out.with_name("throughput.csv")) as part:
+        speed.to_csv(part, index=False)
     print(json.dumps(report, indent=1))
 
 

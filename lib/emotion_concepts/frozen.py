@@ -110,7 +110,7 @@ def freeze(path: Path, command: str, *, commit: str = "", folder: Path | None = 
         shutil.copy(table, place)
     about = {
         "command": command,
-        "hardware": _hardware(),
+        "hardware": hardware(),
         "date": date.fromtimestamp(path.stat().st_mtime).isoformat(),
         "commit": commit,
     }
@@ -119,7 +119,7 @@ def freeze(path: Path, command: str, *, commit: str = "", folder: Path | None = 
     return place
 
 
-def _hardware() -> str:
+def hardware() -> str:
     """Return the kind of machine, without its name."""
     import torch
 
