@@ -108,9 +108,7 @@ class Entry:
     criterion: str = ""
     claim: str = ""
     measure: str = ""
-    allowed: Sequence[str] | None = (
-        None  # verdicts over seeds, where published
-    )
+    allowed: Sequence[str] | None = None  # verdicts over seeds, where published
 
     def __format__(self, spec: str) -> str:
         if isinstance(self.value, str):
