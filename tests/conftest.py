@@ -1,11 +1,21 @@
-"""Fixtures shared by all tests: the packaged model (in float32, loaded once) and a few texts."""
+"""Fixtures shared by all tests: the packaged model (in float32, loaded once), texts, a browser."""
 
+import shutil
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from emotion_concepts import corpus, models, tracing
+
+QUIET = [  # a browser that asks nobody for anything
+    "--no-sandbox",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -42,3 +52,18 @@ def planted(smollm):
     drawn = np.random.default_rng(1).normal(size=(2, 30, 576))
     directions = {("random", "a"): drawn[0], ("random", "b"): drawn[1]}
     return directions, SimpleNamespace(residual_norm=norms)
+
+
+@pytest.fixture(scope="module")
+def chromium():
+    """A browser without a window, one a module."""
+    from playwright.sync_api import sync_playwright
+
+    names = ("chromium", "chromium-browser", "google-chrome")
+    program = next(filter(None, map(shutil.which, names)), None)
+    if program is None:
+        pytest.fail(f"no browser ({', '.join(names)}): install the package `chromium`")
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=program, args=QUIET)
+        yield browser
+        browser.close()

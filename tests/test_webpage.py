@@ -4,7 +4,6 @@ import errno
 import importlib.util
 import os
 import re
-import shutil
 import signal
 import socket
 import sys
@@ -17,7 +16,7 @@ import pytest
 from bokeh.document import Document
 from bokeh.models import ImportedStyleSheet
 from panel.io.state import set_curdoc
-from playwright.sync_api import expect, sync_playwright
+from playwright.sync_api import expect
 
 from emotion_concepts import corpus, tracing, webpage
 from emotion_concepts.errors import BadInput, EmotionConceptsError
@@ -192,18 +191,11 @@ def test_without_panel_the_error_names_what_to_install(monkeypatch):
 
 
 @pytest.fixture(scope="module")
-def browser():
-    names = ("chromium", "chromium-browser", "google-chrome")
-    program = next(filter(None, map(shutil.which, names)), None)
-    if program is None:
-        pytest.fail(f"no browser ({', '.join(names)}): install the package `chromium`")
-    with sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path=program, args=["--no-sandbox"])
-        # one context for all, which loads the scripts of Panel once
-        context = chromium.new_context()
-        context.set_default_timeout(PATIENCE)
-        yield context
-        chromium.close()
+def browser(chromium):
+    """One context for all, which loads the scripts of Panel once."""
+    context = chromium.new_context()
+    context.set_default_timeout(PATIENCE)
+    return context
 
 
 @pytest.fixture(scope="module")

@@ -4,11 +4,9 @@ The site is the folder in ``EMOTION_CONCEPTS_SITE``. Light and dark, wide and na
 """
 
 import os
-import shutil
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import sync_playwright
 
 pytestmark = pytest.mark.book
 
@@ -16,26 +14,6 @@ SITE = Path(os.environ.get("EMOTION_CONCEPTS_SITE", "no-site")).resolve()
 PAGES = [path for path in sorted(SITE.rglob("*.html")) if "_static" not in path.parts]
 SHORTEST_ALT = 20
 WIDTHS = {"wide": 1280, "narrow": 390}
-QUIET = [
-    "--no-sandbox",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
-
-
-@pytest.fixture(scope="module")
-def browser():
-    names = ("chromium", "chromium-browser", "google-chrome")
-    program = next(filter(None, map(shutil.which, names)), None)
-    if program is None:
-        pytest.fail(f"no browser ({', '.join(names)}): install the package `chromium`")
-    with sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path=program, args=QUIET)
-        yield chromium
-        chromium.close()
 
 
 def test_there_is_a_site():
@@ -45,9 +23,9 @@ def test_there_is_a_site():
 @pytest.mark.parametrize("width", WIDTHS)
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("path", PAGES, ids=lambda path: path.relative_to(SITE).as_posix())
-def test_a_page_works_for_its_reader(browser, path, scheme, width):
+def test_a_page_works_for_its_reader(chromium, path, scheme, width):
     size = {"width": WIDTHS[width], "height": 900}
-    context = browser.new_context(color_scheme=scheme, viewport=size)
+    context = chromium.new_context(color_scheme=scheme, viewport=size)
     context.set_default_timeout(15_000)
     page = context.new_page()
     outside, errors = [], []

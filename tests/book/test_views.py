@@ -45,14 +45,6 @@ CONTRASTS = """() => {
 }"""
 
 
-@pytest.fixture(scope="module")
-def chromium():
-    with playwright.sync_playwright() as engine:
-        browser = engine.chromium.launch(executable_path="/usr/bin/chromium", args=["--no-sandbox"])
-        yield browser
-        browser.close()
-
-
 @pytest.fixture
 def opened(chromium, tmp_path):
     """Return a function that opens views as a page; afterwards nothing may have gone wrong."""
