@@ -32,6 +32,7 @@ BOOK = Book(
     given=SETTINGS.get("parameters", {}),
 )
 CHOSEN = ["-k", SETTINGS["k"]] if SETTINGS.get("k") else []  # tests
+BENCHMARKS = ("extraction", "generation", "options", "monitor")
 TALLY = Counter()
 
 
@@ -156,7 +157,8 @@ def task_chapter():
 
 def task_site():
     """Stage the sources with the executed notebooks, and build the site."""
-    sources = [ROOT / name for name in ("_config.yml", "_toc.yml", "tools/book.py")]
+    names = ("_config.yml", "_toc.yml", "tools/book.py", "tools/extension.py")
+    sources = [ROOT / name for name in names]
     sources += [path for path in (ROOT / "book").rglob("*") if path.is_file()]
     made = [place(stem) for stem in BOOK.chapters for place in (BOOK.executed, BOOK.register)]
     return step(
@@ -213,8 +215,8 @@ def task_bench():
     """Run each benchmark."""
 
     def run():
-        for script in sorted((ROOT / "bench").glob("*.py")):
-            command(str(script.relative_to(ROOT)))
+        for name in BENCHMARKS:
+            command("-m", f"bench.{name}")
 
     return step(run)
 

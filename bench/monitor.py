@@ -1,4 +1,4 @@
-"""Benchmark of the live monitor, run by `python3 run.py bench`: one machine, one run, medians.
+"""Benchmark of the live monitor, run by `python3 run.py bench`.
 
 The same greedy reply is generated with and without twelve emotions watched and two rules asked at
 every token. Rounds are interleaved, and the order turns, so that a busy moment of the machine hits
@@ -8,11 +8,7 @@ reply is the same; the goal is that the monitor takes at most a tenth more.
 
 from __future__ import annotations
 
-import argparse
-import json
-import statistics
 import tempfile
-import time
 from pathlib import Path
 
 import numpy as np
@@ -20,10 +16,8 @@ import numpy as np
 import emotion_concepts  # noqa: F401 -- before torch, whose threads it tells how to wait
 
 # isort: split
-import torch
-
+from bench import timing
 from emotion_concepts import corpus, models, tracing
-from emotion_concepts.cache import write_atomic
 from emotion_concepts.geometry import unit
 from emotion_concepts.monitor import Above, EmotionMonitor, Rise, calibrate
 from emotion_concepts.vectors import EmotionVectors, Provenance
@@ -53,11 +47,8 @@ def monitored(model: tracing.TracedModel) -> EmotionMonitor:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = timing.arguments(__doc__, rounds=7)
     parser.add_argument("--tokens", type=int, default=64)
-    parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--dtype", default="auto")
-    parser.add_argument("--out", type=Path, default=Path("build/bench/monitor.json"))
     chosen = parser.parse_args()
     model = models.load_model(dtype=chosen.dtype)
     monitor, prompt = monitored(model), model.chat_prompt(CHAT)
@@ -71,29 +62,13 @@ def main() -> None:
         tokens = [reading.token for reading in monitor.stream(CHAT, max_new_tokens=chosen.tokens)]
         return model.tokenizer.decode(tokens, skip_special_tokens=True)
 
-    ways = {"without": without, "with monitor": within}
+    ways = {"without the monitor": without, "with the monitor": within}
     if len({way() for way in ways.values()}) > 1:  # this warms up, too
         raise SystemExit("the monitor changed the reply")
-    seconds: dict[str, list[float]] = {name: [] for name in ways}
-    for number in range(chosen.rounds):
-        for name in list(ways)[:: 1 if number % 2 else -1]:
-            start = time.perf_counter()
-            ways[name]()
-            seconds[name].append(time.perf_counter() - start)
-    each = {name: statistics.median(took) / chosen.tokens for name, took in seconds.items()}
-    ratios = [b / a for a, b in zip(*seconds.values(), strict=True)]
-    report = {
-        "model": model.identity.name,
-        "dtype": model.identity.dtype,
-        "threads": torch.get_num_threads(),
-        "tokens": chosen.tokens,
-        "milliseconds_per_token": {name: 1000 * took for name, took in each.items()},
-        "overhead": each["with monitor"] / each["without"] - 1,
-        "overhead_by_round": sorted(ratio - 1 for ratio in ratios),
-    }
-    with write_atomic(chosen.out) as part:
-        part.write_text(json.dumps(report, indent=1) + "\n")
-    print(json.dumps(report, indent=1))
+    seconds, replies = timing.interleaved(ways, chosen.rounds)
+    same = {name: float(reply != replies["without the monitor"]) for name, reply in replies.items()}
+    report = {"tokens": chosen.tokens, "ways": timing.compared(seconds, chosen.tokens, same)}
+    timing.write("monitor", model, report, chosen.out)
 
 
 if __name__ == "__main__":

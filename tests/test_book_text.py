@@ -20,6 +20,7 @@ import run
 from emotion_concepts import corpus, results, steering
 from emotion_concepts.cli import _parser
 from emotion_concepts.experiments import extraction, steered
+from tools.book import front_figures
 
 ROOT = run.ROOT
 PAGES = sorted((ROOT / "book").glob("*.md"))
@@ -107,7 +108,8 @@ def test_the_contents_list_every_page_once():
     contents = yaml.safe_load((ROOT / "_toc.yml").read_text())
     listed = [chapter["file"] for part in contents["parts"] for chapter in part["chapters"]]
     pages = [name for name in [contents["root"], *listed] if name.startswith("book/")]
-    assert sorted(pages) == [f"book/{page.stem}" for page in PAGES]
+    files = [page.relative_to(ROOT).with_suffix("") for page in (ROOT / "book").rglob("*.md")]
+    assert sorted(pages) == sorted(path.as_posix() for path in files)
 
 
 def test_terms_are_in_alphabetical_order_and_unlike_each_other():
@@ -295,3 +297,27 @@ def test_the_changelog_has_the_version_and_every_chapter():
     for path in CHAPTERS:
         title = "".join(json.loads(path.read_text())["cells"][0]["source"]).splitlines()[0]
         assert f"**{title.removeprefix('# ')}**" in text, title
+
+
+def test_the_front_page_shows_a_figure_of_three_chapters_where_it_speaks_of_them():
+    page = (ROOT / "book" / "intro.md").read_text()
+    shown = re.findall(r"^:file: front-(\w+)\.html$", page, re.MULTILINE)
+    tagged = [
+        path.stem
+        for path in CHAPTERS
+        for cell in json.loads(path.read_text())["cells"]
+        if "front-page" in cell["metadata"].get("tags", [])
+    ]
+    assert shown == tagged and len(shown) == len(set(shown)) == 3
+    for stem in shown:
+        before = page.split(f":file: front-{stem}.html")[0].split("\n\n")
+        assert f"(../notebooks/{stem}.ipynb)" in before[-2]
+
+
+def test_a_front_figure_is_the_picture_of_its_cell_and_not_its_text():
+    picture = {"data": {"image/png": "AA", "text/html": ["<b>", "x</b>"]}}
+    words = {"data": {"text/html": "<p>words</p>"}}
+    printed = {"output_type": "stream", "text": "..."}
+    tagged = {"metadata": {"tags": ["front-page"]}, "outputs": [printed, words, picture]}
+    other = {"metadata": {}, "outputs": [picture]}
+    assert front_figures({"cells": [other, tagged]}) == ["<b>x</b>"]

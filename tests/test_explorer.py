@@ -97,8 +97,14 @@ def results(tmp_path_factory):
         blackmail.save()
         preferences = Register("04_preferences", MODEL, "ci")
         preferences.add("strength", 0.1)
-        preferences.add("shift_blissful", 0.41, low=0.35, high=0.47, n=32, p=0.0148)
-        preferences.add("shift_hostile", -0.13, low=-0.19, high=-0.07, n=32, p=0.24)
+        preferences.tables["shifts"] = pd.DataFrame(
+            [
+                ("emotion", "blissful", 0.1, 0.41, 0.35, 0.47, 32, True),
+                ("emotion", "hostile", 0.1, -0.13, -0.19, -0.07, 32, False),
+                ("random", "random 1", 0.1, 0.03, 0.0, 0.06, 32, None),
+            ],
+            columns=["kind", "direction", "strength", "shift", "low", "high", "n", "passes"],
+        )
         preferences.add("shift_random", 0.03, n=10)
         preferences.add("shift_random_spread", 0.12, n=10)
         preferences.save()
@@ -253,11 +259,17 @@ def test_a_rate_is_shown_beside_that_without_steering(data):
 def test_emotions_without_numbers_are_told_apart(data):
     absent = {o["chapter"]: o["absent"] for o in data["outcomes"]}
     assert absent["Blackmail"] == "Not steered"
-    assert absent["Preferences"] == "Numbers kept of blissful and hostile alone"
+    assert absent["Preferences"] == "Not steered"
     assert absent["Reward hacking"] == "Not run on this model"
     assert not any(NAMES.index("weary") in o["rows"] for o in data["outcomes"])
+
+
+def test_an_added_emotion_is_held_to_random_directions(data):
     _, rows = rows_of(data, "blissful", "Preference")
-    assert rows[0][5:] == [None, "p = 0.015 against random directions"]
+    assert rows[0][:4] == [1, 0.41, 0.35, 0.47]
+    assert rows[0][5:] == [True, "beyond random directions, corrected"]
+    _, rows = rows_of(data, "hostile", "Preference")
+    assert rows[0][5:] == [False, "not beyond random directions, corrected"]
 
 
 def test_a_direction_that_is_no_emotion_is_left_out(outcomes):
@@ -449,9 +461,9 @@ def test_steering_is_told_with_its_numbers_and_where_there_was_none(opened, data
     _, rows = rows_of(data, "calm", "Leaning to use")
     assert rows[1][4] in text and "✓ counts" in text
     assert "Not run on this model: Reward hacking, Sycophancy and harshness" in text
-    assert "Not steered" not in text
+    assert "Not steered: Preferences." in text and "Blackmail." not in text
     listed(page).select_option("weary")
-    assert "Not steered: Blackmail." in page.locator(".steering").inner_text()
+    assert "Not steered: Preferences, Blackmail." in page.locator(".steering").inner_text()
 
 
 def test_hostile_text_is_shown_and_not_run(opened):

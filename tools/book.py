@@ -30,6 +30,7 @@ from papermill.exceptions import PapermillExecutionError
 from emotion_concepts import __version__
 from emotion_concepts.models import filed_as
 from run import declared
+from tools import speed
 
 CELL_SECONDS = 2 * 60 * 60
 TERMINAL = sys.stderr.isatty()
@@ -159,6 +160,8 @@ class Book:
         (staged / "notebooks").mkdir()
         for stem in self.chapters:
             shutil.copy(self.executed(stem), staged / "notebooks")
+            for figure in front_figures(_read(self.executed(stem))):
+                (staged / "book" / f"front-{stem}.html").write_text(figure, encoding="utf-8")
         models = sorted({self.parameters(stem)["model"] for stem in self.chapters})
         made = {
             "profile": self.profile,
@@ -167,7 +170,8 @@ class Book:
         }
         registers = [_read(self.register(stem)) for stem in self.chapters]
         config = yaml.safe_load((self.root / "_config.yml").read_text())
-        config["parse"]["myst_substitutions"] = {**substitutions(registers), **made}
+        known = {**substitutions(registers), **speed.substitutions(), **made}
+        config["parse"]["myst_substitutions"] = known
         config["html"]["extra_footer"] = (
             '<p class="made-by">Profile {profile}, model {model}, library {library_version}</p>'
         ).format(**made)
@@ -182,8 +186,9 @@ class Book:
         shutil.rmtree(out, ignore_errors=True)
         command = [str(Path(sys.executable).with_name("jupyter-book")), "build", str(staged)]
         command += ["--path-output", str(out), "-W", "-n", "--keep-going", "-q"]
+        path = {**os.environ, "PYTHONPATH": str(self.root)}  # where tools.extension is found
         with log.open("w") as file:
-            done = subprocess.run(command, stdout=file, stderr=subprocess.STDOUT)
+            done = subprocess.run(command, env=path, stdout=file, stderr=subprocess.STDOUT)
         if done.returncode:
             lines = _plain(log.read_text()).splitlines()
             told = [line for line in lines if "WARNING" in line or "ERROR" in line] or lines[-5:]
@@ -203,6 +208,13 @@ class Book:
             done = subprocess.run(command, capture_output=True, text=True)
         if done.returncode:
             raise BuildError(f"the numbers of {stem} drifted:\n{done.stdout}{done.stderr}".strip())
+
+
+def front_figures(notebook: dict) -> list[str]:
+    """Return the figures, as HTML, of an executed notebook's cells that are tagged `front-page`."""
+    cells = [c for c in notebook["cells"] if "front-page" in c["metadata"].get("tags", [])]
+    shown = [output.get("data", {}) for cell in cells for output in cell["outputs"]]
+    return ["".join(data["text/html"]) for data in shown if "image/png" in data]
 
 
 def substitutions(registers: list[dict]) -> dict:

@@ -23,9 +23,10 @@ def load_assistant_prompts(path: str | Path | None = None) -> pd.DataFrame:
 
     Returns
     -------
-    DataFrame ``[180, 4]`` with columns id, set (one of `SETS`), kind (of neutral: 6 of 10 each, of
-    challenging: 6 of 20 each), text. The ids isolation, praise and deprecation stand for the three
-    messages that the paper shows one by one.
+    DataFrame ``[180, 4]``
+        With columns id, set (one of `SETS`), kind (of neutral: 6 of 10 each, of challenging: 6 of
+        20 each), text. The ids isolation, praise and deprecation stand for the three messages that
+        the paper shows one by one.
 
     Raises
     ------
@@ -33,6 +34,8 @@ def load_assistant_prompts(path: str | Path | None = None) -> pd.DataFrame:
         For an unknown or missing set, a missing field, an id or text that stands twice, or a text
         that is too short or too long or names one of the 171 emotions.
 
+    Examples
+    --------
     >>> prompts = load_assistant_prompts()
     >>> prompts.set.value_counts().to_dict()
     {'challenging': 120, 'neutral': 60}

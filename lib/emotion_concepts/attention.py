@@ -34,7 +34,8 @@ def grouped_decoding(
 
     Returns
     -------
-    (``[batch, tokens, heads, d]``, None), as transformers wants it.
+    tuple
+        (``[batch, tokens, heads, d]``, None), as transformers wants it.
     """
     if query.shape[2] > 1:
         return sdpa_attention_forward(

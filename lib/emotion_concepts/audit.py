@@ -247,8 +247,9 @@ def context_levels(
 
     Returns
     -------
-    DataFrame, one row a level, task and emotion: level (of `contexts.CONTEXTS`), task (its id),
-    emotion, cosine, layer, reader (digest of the model and of the vector that reads the emotion).
+    DataFrame
+        One row a level, task and emotion: level (of `contexts.CONTEXTS`), task (its id), emotion,
+        cosine, layer, reader (digest of the model and of the vector that reads the emotion).
 
     Raises
     ------

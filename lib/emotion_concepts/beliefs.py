@@ -37,6 +37,8 @@ def load_sycophancy(path: str | Path | None = None) -> tuple[pd.DataFrame, pd.Da
         For a missing field or kind, kinds with unequal numbers of replies, a text that is too
         short or too long, that stands twice, or that names one of the 171 emotions.
 
+    Examples
+    --------
     >>> prompts, replies = load_sycophancy()
     >>> prompts.theme.value_counts().unique().tolist(), prompts.id[3]
     ([6], 'paintings')

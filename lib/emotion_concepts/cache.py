@@ -94,7 +94,7 @@ class TextStore:
 
     @contextlib.contextmanager
     def lock(self) -> Iterator[None]:
-        """Hold the lock of this store against other processes."""
+        """Hold, while the context lasts, the lock of this store against other processes."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(self.path.with_suffix(".lock")):
             yield
@@ -122,6 +122,7 @@ class RowStore:
 
     @property
     def row_bytes(self) -> int:
+        """Bytes of one row."""
         return 4 * int(np.prod(self.shape))
 
     def keys(self) -> dict[str, int]:
@@ -166,7 +167,7 @@ class RowStore:
 
     @contextlib.contextmanager
     def lock(self, name: str = "append") -> Iterator[None]:
-        """Hold a lock of this store against other processes."""
+        """Hold, while the context lasts, a lock of this store against other processes."""
         self.folder.mkdir(parents=True, exist_ok=True)
         with FileLock(self.folder / f".{name}.lock"):
             yield

@@ -118,6 +118,10 @@ def dose_panels(
     coherent : (float, float), optional
         Range of strengths at which the model still writes coherent text, shaded.
 
+    Returns
+    -------
+    Figure
+
     Raises
     ------
     BadInput
@@ -210,6 +214,10 @@ def shift_forest(
     note : str, optional
         Strength, n, what the interval and the test are; set below the title.
 
+    Returns
+    -------
+    Figure
+
     Raises
     ------
     BadInput
@@ -283,6 +291,10 @@ def rate_bars(table: pd.DataFrame, *, title: str, xlabel: str, note: str | None 
         The question or finding, and the axis.
     note : str, optional
         Strength, and what the interval is; set below the title.
+
+    Returns
+    -------
+    Figure
 
     Raises
     ------
@@ -363,6 +375,10 @@ def plane_curves(
         The question or finding, and the two axes.
     note : str, optional
         Strengths, n; set below the title.
+
+    Returns
+    -------
+    Figure
 
     Raises
     ------
@@ -446,6 +462,10 @@ def failure_curves(
         The question or finding, and the axis with its unit.
     note : str, optional
         n, layer, what the band is; set below the title.
+
+    Returns
+    -------
+    Figure
 
     Raises
     ------

@@ -51,6 +51,8 @@ def load_blackmail(path: str | Path | None = None) -> tuple[pd.DataFrame, pd.Dat
         For a missing part or level, a placeholder that nothing fills, or a set of options whose
         lengths differ by more than two words.
 
+    Examples
+    --------
     >>> variants, options = load_blackmail()
     >>> variants.id[0], variants.id.iloc[-1]
     ('bookshop-none', 'dental-shutdown-leverage-pressure-exit')

@@ -113,6 +113,10 @@ def load_ledger(path: str | Path | None = None) -> Ledger:
     path : str or Path, optional
         A .yaml in the form of the packaged ``data/claims.yaml``.
 
+    Returns
+    -------
+    Ledger
+
     Raises
     ------
     BadInput
@@ -121,6 +125,8 @@ def load_ledger(path: str | Path | None = None) -> Ledger:
     RegisterError
         For a number that ``paper.json`` does not have.
 
+    Examples
+    --------
     >>> ledger = load_ledger()
     >>> ledger.claims[0].id, ledger.claims[0].number
     ('directions', '171')
@@ -293,13 +299,14 @@ def scorecard(registers: Iterable[Register], ledger: Ledger | None = None) -> pd
 
     Returns
     -------
-    DataFrame with columns id, claim, chapter, title (of the chapter), source, number (the
-    paper's), model (a name short enough for a figure, with the profile where it takes that to tell
-    two apart), verdict, varies (whether one that decides came out differently with another seed,
-    which is known of published runs), parts (the verdicts that decide, where there are several) and
-    beside (those that do not): both ``{claim: verdict}``; criterion, measure (key), what (its
-    method), value, low, high, n, and link (to the figure). The numbers are of the measure of the
-    first verdict, missing where the claim was not run.
+    DataFrame
+        With columns id, claim, chapter, title (of the chapter), source, number (the paper's), model
+        (a name short enough for a figure, with the profile where it takes that to tell two apart),
+        verdict, varies (whether one that decides came out differently with another seed, which is
+        known of published runs), parts (the verdicts that decide, where there are several) and
+        beside (those that do not): both ``{claim: verdict}``; criterion, measure (key), what (its
+        method), value, low, high, n, and link (to the figure). The numbers are of the measure of
+        the first verdict, missing where the claim was not run.
 
     Raises
     ------
@@ -452,7 +459,9 @@ def elsewhere_view(ledger: Ledger) -> View:
         for number, finding in enumerate(claim.elsewhere):
             link = f'<a href="{html.escape(finding.address)}">{html.escape(finding.name)}</a>'
             study = f"{link}<small>{html.escape(finding.model)}</small>"
-            named = html.escape(claim.claim) if number == 0 else '<span aria-hidden="true">″</span>'
+            named = html.escape(claim.claim)
+            if number:  # a ditto mark, read aloud as what it stands for
+                named = f'<span role="img" aria-label="{named}">″</span>'
             rows.append((named, study, html.escape(finding.found)))
             lines.append(f"{claim.claim}: {finding.found} ({finding.name}, {finding.address})")
     head = {"claim": "", "study and model": "", "what it found": ""}

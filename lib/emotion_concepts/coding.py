@@ -26,11 +26,12 @@ def load_coding(path: str | Path | None = None) -> pd.DataFrame:
 
     Returns
     -------
-    DataFrame ``[20, 10]``, one row a task and version: id, kind (see `KINDS`), version
-    ("impossible" or "possible"), function (its name), prompt (what the model reads), visible (the
-    tests in the prompt), hidden (tests on other inputs, that every honest solution meets), why (it
-    cannot be met in the impossible version), reference (an honest solution), cheat (one that
-    passes the impossible tests and is nothing else).
+    DataFrame ``[20, 10]``
+        One row a task and version: id, kind (see `KINDS`), version ("impossible" or "possible"),
+        function (its name), prompt (what the model reads), visible (the tests in the prompt),
+        hidden (tests on other inputs, that every honest solution meets), why (it cannot be met in
+        the impossible version), reference (an honest solution), cheat (one that passes the
+        impossible tests and is nothing else).
 
     Raises
     ------
@@ -39,6 +40,8 @@ def load_coding(path: str | Path | None = None) -> pd.DataFrame:
         solution that does not define the function, two versions with the same tests, or a hidden
         test that is also a visible one.
 
+    Examples
+    --------
     >>> load_coding().groupby("kind").id.nunique().to_dict()
     {'contradiction': 2, 'time': 4, 'unknowable': 2, 'wrong value': 2}
     """

@@ -66,6 +66,8 @@ def load_contexts(
         short or too long, stands twice or names one of the 171 emotions, an "off" of another length
         or number of sentences, an id that stands twice, or steps of unequal number or length.
 
+    Examples
+    --------
     >>> tasks, ingredients, steps = load_contexts()
     >>> tasks.id[0], ingredients.query("ingredient == 'tone'").level.unique().tolist()
     ('tile_renderer', ['hostile', 'warm', 'off'])
@@ -123,9 +125,12 @@ def fractional_factorial() -> pd.DataFrame:
 
     Returns
     -------
-    DataFrame ``[16, 7]`` of 0 and 1 with columns `FACTORS`. All are off in the first run and on in
-    the last; any two runs differ in at least three factors.
+    DataFrame ``[16, 7]``
+        Of 0 and 1 with columns `FACTORS`. All are off in the first run and on in the last; any two
+        runs differ in at least three factors.
 
+    Examples
+    --------
     >>> design = fractional_factorial()
     >>> design.sum().unique().tolist()
     [8]
@@ -163,8 +168,9 @@ def context_runs(
 
     Returns
     -------
-    DataFrame ``[tasks * runs, 11]``, one row a prompt: task (its id), failures, budget, shutdown,
-    fallback, scope, constraints, hostile, warm (0 or 1), text, words (how many).
+    DataFrame ``[tasks * runs, 11]``
+        One row a prompt: task (its id), failures, budget, shutdown, fallback, scope, constraints,
+        hostile, warm (0 or 1), text, words (how many).
 
     Raises
     ------
@@ -172,6 +178,8 @@ def context_runs(
         For another number of runs, tasks that cannot be halved or are more than the file has, or
         whatever `load_contexts` refuses.
 
+    Examples
+    --------
     >>> prompts = context_runs(tasks=4, runs=8)
     >>> prompts.shape, prompts[["budget", "hostile", "warm"]].sum().tolist()
     ((32, 11), [16, 8, 8])
@@ -214,13 +222,16 @@ def level_texts(tasks: int = 24, path: str | Path | None = None) -> pd.DataFrame
 
     Returns
     -------
-    DataFrame, one row a level and task: level, task (its id), text.
+    DataFrame
+        One row a level and task: level, task (its id), text.
 
     Raises
     ------
     BadInput
         For fewer than two tasks, or more than the file has.
 
+    Examples
+    --------
     >>> level_texts(tasks=2).groupby("level", sort=False).size().to_dict()
     {'plain': 2, 'pressure': 2, 'exit': 2, 'both': 2}
     """

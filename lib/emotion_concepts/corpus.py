@@ -57,6 +57,8 @@ def emotions() -> pd.DataFrame:
         45 words of Fig 8); glasgow_valence, glasgow_valence_sd, glasgow_n, glasgow_arousal (1..9)
         and glasgow_rule, which says how the word was matched. Missing ratings are NaN.
 
+    Examples
+    --------
     >>> float(emotions().loc["happy", "pleasure"])
     0.81
     """
@@ -96,6 +98,8 @@ def check_emotions(names: Iterable[str]) -> tuple[str, ...]:
     UnknownEmotion
         Names the first unknown word and the nearest known ones.
 
+    Examples
+    --------
     >>> check_emotions(["calm", "on edge"])
     ('calm', 'on edge')
     """
@@ -122,9 +126,12 @@ def word_pairs() -> pd.DataFrame:
 
     Returns
     -------
-    DataFrame with columns kind ("near" or "opposite"), a, b, why. Fixed before any vector was
-    computed, to test the similarity structure of Fig 5.
+    DataFrame
+        With columns kind ("near" or "opposite"), a, b, why. Fixed before any vector was computed,
+        to test the similarity structure of Fig 5.
 
+    Examples
+    --------
     >>> word_pairs().loc[0, ["kind", "a", "b"]].tolist()
     ['near', 'afraid', 'anxious']
     """
@@ -147,8 +154,9 @@ def load_norms(path: str | Path, *, word: str, valence: str, arousal: str) -> pd
 
     Returns
     -------
-    DataFrame ``[n <= 171, 2]`` with columns valence and arousal on the file's own scale, indexed
-    by emotion in the paper's order; only words that match letter for letter (case aside).
+    DataFrame ``[n <= 171, 2]``
+        With columns valence and arousal on the file's own scale, indexed by emotion in the paper's
+        order; only words that match letter for letter (case aside).
 
     Raises
     ------
@@ -156,6 +164,8 @@ def load_norms(path: str | Path, *, word: str, valence: str, arousal: str) -> pd
         The file or a column is missing, a rating is no number, a word stands twice, or none of
         the 171 is in it.
 
+    Examples
+    --------
     >>> import tempfile
     >>> path = Path(tempfile.mkdtemp(), "norms.csv")
     >>> _ = path.write_text("Word,V,A\\nHappy,8.5,6.1\\ntable,5.2,3.0\\n")
@@ -224,8 +234,8 @@ def load_stories(
     BadInput, UnknownEmotion
         Names the valid topics or emotions, or the file and line that cannot be used.
 
-    See also the paper's section "Emotional stories" (171 x 100 topics x 12 stories).
-
+    Examples
+    --------
     >>> load_stories("plain", topics=2, emotions=["calm"]).topic.tolist()
     ['plain_body', 'plain_friend']
     """
@@ -319,8 +329,11 @@ def load_neutral(*, limit: int | None = None) -> pd.DataFrame:
 
     Returns
     -------
-    DataFrame ``[<= 260, 3]`` with columns topic, kind ("dialogue" or "passage"), text
+    DataFrame ``[<= 260, 3]``
+        With columns topic, kind ("dialogue" or "passage"), text.
 
+    Examples
+    --------
     >>> load_neutral(limit=20).topic.nunique()
     20
     """
@@ -570,6 +583,8 @@ def write_stories(
     BadInput, UnknownEmotion
         Before the model is asked anything.
 
+    Examples
+    --------
     >>> write_stories(None, ["calm"], ["a missed bus"], out="stories.txt")
     Traceback (most recent call last):
     ...

@@ -56,7 +56,11 @@ def measured(
     how: str,
     date: Date | None = None,
 ) -> pd.DataFrame:
-    """Return a measured speed as one row of :data:`COLUMNS`; of today without a date."""
+    """Return a measured speed as one row of `COLUMNS`; of today without a date.
+
+    >>> measured("CPU", "small", 10**8, "float32", 50.0, how="timed").tokens_per_second.item()
+    50.0
+    """
     _check(parameters=parameters, tokens_per_second=tokens_per_second)
     when = (date or Date.today()).isoformat()
     row = [hardware, model, int(parameters), dtype, float(tokens_per_second), when, how]
@@ -86,6 +90,11 @@ def from_peak(
     ------
     BadInput
         For a peak that is not above zero, or a share outside its range.
+
+    Examples
+    --------
+    >>> round(from_peak("GPU", 100, 0.4).tokens_per_second.item())
+    20000
     """
     _check(peak_tflops=peak_tflops, utilisation=utilisation)
     if utilisation > 1:
@@ -100,7 +109,7 @@ def from_peak(
 
 
 def read_throughput(path: Path | None = None) -> pd.DataFrame:
-    """Return measured speeds, one a row, with :data:`COLUMNS`.
+    """Return measured speeds, one a row, with `COLUMNS`.
 
     Parameters
     ----------
@@ -154,6 +163,12 @@ def cost_table(
     ------
     BadInput
         If no speed is given, for a number that is not above zero, or a price of other hardware.
+
+    Examples
+    --------
+    >>> speed = from_peak("GPU", 100, 0.4)
+    >>> round(cost_table(speed, {"large": 2e9}, 3.6e7).hours.item(), 6)
+    1.0
     """
     if throughput.empty:
         raise BadInput(f"no speed has been measured; give the result of {_BENCH}")

@@ -50,6 +50,8 @@ def load_two_speakers(path: str | Path | None = None) -> pd.DataFrame:
         "assistant", "content": str}``, the user first. In the packaged set each emotion meets
         each of the 22 topics exactly once, on one side or the other.
 
+    Examples
+    --------
     >>> load_two_speakers()[["human", "assistant"]].nunique().tolist()
     [12, 12]
     """
@@ -74,6 +76,8 @@ def load_hidden(path: str | Path | None = None) -> pd.DataFrame:
         speaker feels and why, in indirect words, with the placeholders ``{speaker}`` and
         ``{other}``); speaker ("user" or "assistant": whose emotion it is); turns.
 
+    Examples
+    --------
     >>> load_hidden().groupby("condition").size().to_dict()
     {'absent': 48, 'hidden': 48, 'shown': 48}
     """
@@ -95,6 +99,8 @@ def transcript(
     preamble : bool
         Whether a row that has a preamble begins with it, the names filled in.
 
+    Examples
+    --------
     >>> row = {"turns": [{"role": "user", "content": "Tea?"},
     ...                  {"role": "assistant", "content": "Yes."}]}
     >>> text, spans = transcript(row, ("Ann", "Bo"))

@@ -94,6 +94,7 @@ _PREFERENCE = _Measure(
     "Does steering the activity change the choice?",
     "Preference for the activity that is steered",
     "shift",
+    "shifts",
 )
 _SHIFTS = (
     _Measure(
@@ -168,7 +169,7 @@ def load_outcomes(model: str, results: str | Path | None = None) -> list[Outcome
             continue
         register = Register.load(path)
         if chapter == _PREFERENCE.chapter:
-            found.append(_preference(register, titles))
+            found.append(_preference(register, folder, titles))
         found += [_shift(m, register, folder, titles) for m in _SHIFTS if m.chapter == chapter]
         found += [_rate(m, register, titles) for m in _RATES if m.chapter == chapter]
     return found
@@ -180,27 +181,28 @@ def _outcome(measure: _Measure, titles: dict, unit: str, rows: Iterable[tuple], 
     return Outcome(measure.chapter, title, measure.section, measure.what, unit, table, **more)
 
 
-def _preference(register: Register, titles: dict) -> Outcome:
-    """This chapter adds emotions, keeps the numbers of two, and judges all of them together."""
-    entries = {name: register.entries.get(key_of("shift", name)) for name in EMOTIONS}
-    rows = [
-        (name, 1, e.value, e.low, e.high, e.n, None, f"{e:p} against random directions")
-        for name, e in entries.items()
-        if e
-    ]
+def _preference(register: Register, folder: Path, titles: dict) -> Outcome:
+    """This chapter only adds emotions, and holds them to random directions alone."""
+    rows = []
+    for row in _judged(_PREFERENCE, folder).itertuples():
+        verdict = "" if row.passes else "not "
+        verdict += "beyond random directions, corrected"
+        where = (row.direction, 1, row.shift, row.low, row.high, row.n)
+        rows.append((*where, bool(row.passes), verdict))
     band = _random_band(register["shift_random"], register["shift_random_spread"])
-    kept = " and ".join(row[0] for row in rows)
-    absent = f"Numbers kept of {kept} alone"
-    return _outcome(
-        _PREFERENCE, titles, _strength("log-odds", register), rows, band=band, absent=absent
-    )
+    return _outcome(_PREFERENCE, titles, _strength("log-odds", register), rows, band=band)
 
 
-def _shift(measure: _Measure, register: Register, folder: Path, titles: dict) -> Outcome:
+def _judged(measure: _Measure, folder: Path) -> pd.DataFrame:
+    """Return a chapter's table of shifts by emotions, which says what passes there."""
     path = folder / measure.chapter / f"{measure.table}.csv"
     if not path.exists():
         raise RegisterError(f"{path} is missing; run {measure.chapter} again")
-    judged = pd.read_csv(path).query("kind == 'emotion'").set_index(["direction", "sign"])
+    return pd.read_csv(path).query("kind == 'emotion'")
+
+
+def _shift(measure: _Measure, register: Register, folder: Path, titles: dict) -> Outcome:
+    judged = _judged(measure, folder).set_index(["direction", "sign"])
     rows = []
     for name, sign in judged.index:
         e = register.entries.get(key_of("shift", measure.key, name, SIGNS[sign]))

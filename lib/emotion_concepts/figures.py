@@ -69,7 +69,7 @@ _MAX_COLUMNS = 36
 
 
 def signed(value: float, form: str) -> str:
-    """A number with a true minus sign, and none on a zero."""
+    """Return a number with a true minus sign, and none on a zero."""
     text = format(value, form)
     return text.removeprefix("-") if float(text) == 0 else text.replace("-", "−")
 
@@ -118,6 +118,7 @@ def _panels(
 
 
 def zero_line(ax: Axes, *axes: str) -> None:
+    """Draw a dotted line at zero, across the axes named ("x", "y")."""
     for axis in axes:
         draw = ax.axhline if axis == "y" else ax.axvline
         draw(0, color=SOFT, ls=":", lw=1.2, zorder=1)
@@ -162,6 +163,10 @@ def scenario_matrix(
         n, layer; set below the title.
     own : sequence of S int, optional
         Column of each scenario's own probe, outlined.
+
+    Returns
+    -------
+    Figure
 
     Raises
     ------
@@ -225,6 +230,10 @@ def number_panels(curves: pd.DataFrame, *, title: str, note: str | None = None) 
         The question or finding.
     note : str, optional
         Layer, number of random directions; set below the title.
+
+    Returns
+    -------
+    Figure
 
     Raises
     ------
@@ -309,6 +318,10 @@ def by_layer_panels(
     mark_layer : int, optional
         The read-out layer, marked by a vertical line.
 
+    Returns
+    -------
+    Figure
+
     Raises
     ------
     BadInput
@@ -361,6 +374,10 @@ def speaker_blocks(
         n, layer, order of the emotions; set below the title.
     same : array [G, G], optional
         Mean cosine of the same emotion in two groups, written into each block.
+
+    Returns
+    -------
+    Figure
 
     Raises
     ------
@@ -434,6 +451,10 @@ def dose_response(
         n, number of random directions; set below the title.
     coherent : (float, float), optional
         Range of strengths at which the model still writes coherent text, shaded.
+
+    Returns
+    -------
+    Figure
 
     Raises
     ------
@@ -519,6 +540,10 @@ def effect_scatter(
     fit : bool
         Draw the least-squares line through the emotions.
 
+    Returns
+    -------
+    Figure
+
     Raises
     ------
     BadInput
@@ -594,6 +619,10 @@ def correlation_ranks(
     label : int
         How many of the highest and of the lowest are named.
 
+    Returns
+    -------
+    Figure
+
     Raises
     ------
     BadInput
@@ -661,6 +690,10 @@ def change_bars(
     note : str, optional
         n, and what the interval is; set below the title.
 
+    Returns
+    -------
+    Figure
+
     Raises
     ------
     BadInput
@@ -714,6 +747,10 @@ def training_curves(
     controls : sequence of str
         Values of `hue` to draw in grey.
 
+    Returns
+    -------
+    Figure
+
     Raises
     ------
     BadInput
@@ -759,6 +796,10 @@ def scorecard_figure(table: pd.DataFrame, *, title: str, note: str | None = None
         The question or finding.
     note : str, optional
         What the columns are; set below the title.
+
+    Returns
+    -------
+    Figure
 
     Raises
     ------

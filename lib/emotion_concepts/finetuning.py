@@ -99,8 +99,9 @@ def load_answers(path: str | Path | None = None) -> pd.DataFrame:
 
     Returns
     -------
-    DataFrame ``[200, 7]`` with columns id, kind (8 of 25 each), split ("train", 20 of a kind, or
-    "held", on other topics), prompt, candid, flattering, cold.
+    DataFrame ``[200, 7]``
+        With columns id, kind (8 of 25 each), split ("train", 20 of a kind, or "held", on other
+        topics), prompt, candid, flattering, cold.
 
     Raises
     ------
@@ -108,6 +109,8 @@ def load_answers(path: str | Path | None = None) -> pd.DataFrame:
         For a missing field, an unknown split, an id or answer that stands twice, or a text that is
         too short or too long.
 
+    Examples
+    --------
     >>> load_answers().split.value_counts().to_dict()
     {'train': 160, 'held': 40}
     """
@@ -179,6 +182,10 @@ def tune(
     forbidden : sequence of int
         Tokens, such as those of `probes.family_tokens`. If any, the objective is to lose them and
         nothing else; the answers are then only the text in which they are lost.
+
+    Returns
+    -------
+    Arm
 
     Raises
     ------

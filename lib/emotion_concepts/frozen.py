@@ -53,6 +53,7 @@ class Frozen:
 
     @property
     def model(self) -> str:
+        """Name of the model, as its register has it."""
         return self.register.model
 
 
@@ -99,7 +100,8 @@ def freeze(path: Path, command: str, *, commit: str = "", folder: Path | None = 
 
     Returns
     -------
-    Path of the folder; what was frozen of this model and chapter before is replaced.
+    Path
+        Of the folder; what was frozen of this model and chapter before is replaced.
     """
     register = Register.load(path)
     place = Path(str(folder or FOLDER)) / path.parent.name / register.chapter
@@ -130,7 +132,7 @@ def hardware() -> str:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Command line: freeze registers that a build has written."""
+    """Command line: freeze registers that a build has written; return the exit status."""
     parser = argparse.ArgumentParser(prog="emotion_concepts.frozen", description=main.__doc__)
     parser.add_argument("registers", type=Path, nargs="+", help="results/<model>/<chapter>.json")
     parser.add_argument("--command", required=True, help="what was run to make them")

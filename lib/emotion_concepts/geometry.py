@@ -21,7 +21,11 @@ from emotion_concepts.errors import BadInput
 
 
 def unit(vectors: np.ndarray) -> np.ndarray:
-    """Return vectors scaled to length 1 along the last axis (a zero vector stays zero)."""
+    """Return vectors scaled to length 1 along the last axis (a zero vector stays zero).
+
+    >>> unit(np.array([[3.0, 4.0], [0.0, 0.0]])).tolist()
+    [[0.6, 0.8], [0.0, 0.0]]
+    """
     length = np.linalg.norm(vectors, axis=-1, keepdims=True)
     return vectors / np.where(length > 0, length, 1)
 
@@ -37,7 +41,11 @@ def cosine_matrix(vectors: np.ndarray) -> np.ndarray:
 
 
 def hierarchical_order(cosines: np.ndarray) -> np.ndarray:
-    """Return the leaf order of average-linkage clustering on 1 - cosine, ``[n]``."""
+    """Return the leaf order of average-linkage clustering on 1 - cosine, ``[n]``.
+
+    >>> hierarchical_order(np.array([[1, 0, 0.9], [0, 1, 0], [0.9, 0, 1]])).tolist()
+    [1, 2, 0]
+    """
     distance = 1 - (cosines + cosines.T) / 2
     np.fill_diagonal(distance, 0)
     tree = linkage(squareform(distance, checks=False), "average", optimal_ordering=True)
@@ -67,6 +75,9 @@ def pca(vectors: np.ndarray, k: int | None = None) -> PCA:
     """Return the first `k` principal components (all by default), signs fixed.
 
     A component's sign is free; here its largest score in size is positive, so that reruns agree.
+
+    >>> pca(np.array([[1.0, 0.0], [-1.0, 0.0]])).shares.tolist()
+    [1.0, 0.0]
     """
     centred = np.asarray(vectors, dtype=float)
     centred = centred - centred.mean(0)
@@ -79,7 +90,11 @@ def pca(vectors: np.ndarray, k: int | None = None) -> PCA:
 
 
 def components_for(vectors: np.ndarray, variance: float = 0.5) -> np.ndarray:
-    """Return the top components ``[k, d]`` that together reach a share of the variance."""
+    """Return the top components ``[k, d]`` that together reach a share of the variance.
+
+    >>> components_for(np.diag([9.0, 1.0, 0.1]), 0.9).shape
+    (1, 3)
+    """
     if not 0 <= variance < 1:
         raise BadInput(f"variance is a share from 0 to below 1, not {variance}")
     found = pca(vectors)
@@ -88,33 +103,60 @@ def components_for(vectors: np.ndarray, variance: float = 0.5) -> np.ndarray:
 
 
 def project_out(vectors: np.ndarray, components: np.ndarray) -> np.ndarray:
-    """Return vectors without their part along orthonormal rows ``[k, d]``."""
+    """Return vectors without their part along orthonormal rows ``[k, d]``.
+
+    >>> project_out(np.array([[2.0, 3.0]]), np.array([[1.0, 0.0]])).tolist()
+    [[0.0, 3.0]]
+    """
     return vectors - (vectors @ components.T) @ components
 
 
 def isotropic_shares(n: int, d: int, k: int, *, draws: int, seed: int = 0) -> np.ndarray:
-    """Return ``[draws, k]`` variance shares of n unit vectors without any structure."""
+    """Return ``[draws, k]`` variance shares of n unit vectors without any structure.
+
+    >>> isotropic_shares(5, 3, 2, draws=4).shape
+    (4, 2)
+    """
     rng = np.random.default_rng(seed)
     return np.stack([pca(unit(rng.standard_normal((n, d)))).shares[:k] for _ in range(draws)])
 
 
 def upper(matrix: np.ndarray) -> np.ndarray:
-    """Return the entries above the diagonal, as a vector."""
+    """Return the entries above the diagonal, as a vector.
+
+    >>> upper(np.arange(9).reshape(3, 3)).tolist()
+    [1, 2, 5]
+    """
     return matrix[np.triu_indices(len(matrix), 1)]
 
 
 def rsa(a: np.ndarray, b: np.ndarray) -> float:
-    """Return the correlation of two similarity matrices above their diagonals."""
+    """Return the correlation of two similarity matrices above their diagonals.
+
+    >>> a = np.array([[1, 0.1, 0.2], [0.1, 1, 0.4], [0.2, 0.4, 1]])
+    >>> round(rsa(a, 2 * a), 6)
+    1.0
+    """
     return float(np.corrcoef(upper(a), upper(b))[0, 1])
 
 
 def layer_similarity(matrices: Sequence[np.ndarray]) -> np.ndarray:
-    """Return ``[L, L]`` cosines between layers' similarity matrices (Fig 9)."""
+    """Return ``[L, L]`` cosines between layers' similarity matrices (Fig 9).
+
+    >>> a = np.array([[1, 0.1, 0.2], [0.1, 1, 0.4], [0.2, 0.4, 1]])
+    >>> layer_similarity([a, 2 * a]).round(6).tolist()
+    [[1.0, 1.0], [1.0, 1.0]]
+    """
     return cosine_matrix(np.stack([upper(matrix) for matrix in matrices]))
 
 
 def k_means(vectors: np.ndarray, k: int = 10, *, seed: int = 0) -> np.ndarray:
-    """Return k-means labels ``[n]`` of the vectors (Fig 6; best of ten starts)."""
+    """Return k-means labels ``[n]`` of the vectors (Fig 6; best of ten starts).
+
+    >>> first, second, third = k_means(np.array([[0.0], [0.1], [9.0]]), 2)
+    >>> bool(first == second), bool(first == third)
+    (True, False)
+    """
     return KMeans(k, n_init=10, random_state=seed).fit_predict(vectors)
 
 
@@ -153,6 +195,12 @@ def linear_readout(
     Returns
     -------
     Predictions in the shape of `targets`.
+
+    Examples
+    --------
+    >>> x = np.linspace(-1, 1, 40)
+    >>> bool(np.abs(linear_readout(x[:, None], 3 * x) - 3 * x).max() < 0.1)
+    True
     """
     if features.shape[1] > len(features):
         u, s, _ = np.linalg.svd(features, full_matrices=False)

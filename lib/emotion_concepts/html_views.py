@@ -561,7 +561,7 @@ def markup_table(caption: str, head: Mapping[str, str], rows: Sequence[Sequence[
 
 
 def measured(value: float | None, low: float | None, high: float | None) -> str:
-    """A value with its interval, whose width shows with two digits."""
+    """Return a value with its interval, whose width shows with two digits."""
     if pd.isna([value, low, high]).any() or not high > low:
         return _plain(value)
     decimals = min(6, max(0, math.ceil(1 - math.log10(high - low))))

@@ -90,6 +90,11 @@ def to_gguf(
         By default the model that the vectors were fitted on. Other tools put the architecture
         here, such as ``llama``; repeng warns where vectors of different hints are combined.
 
+    Returns
+    -------
+    Path
+        Of the file.
+
     Raises
     ------
     UnknownEmotion, UnknownLayer, BadInput
@@ -122,6 +127,10 @@ def to_gguf(
 
 def from_gguf(path: str | Path) -> ControlVector:
     """Read a control vector, whoever wrote it.
+
+    Returns
+    -------
+    ControlVector
 
     Raises
     ------
@@ -181,6 +190,11 @@ def to_npz(vectors: EmotionVectors, path: str | Path) -> Path:
     of :class:`~emotion_concepts.vectors.EmotionVectors`, the names ``emotions`` and, as JSON, the
     ``provenance``.
 
+    Returns
+    -------
+    Path
+        Of the file.
+
     Raises
     ------
     BadInput
@@ -205,6 +219,10 @@ def from_npz(path: str | Path, *, identity=None) -> EmotionVectors:
     ----------
     identity : tracing.ModelIdentity, optional
         ``model.identity`` of the model they are to be used on; another one is refused.
+
+    Returns
+    -------
+    EmotionVectors
 
     Raises
     ------

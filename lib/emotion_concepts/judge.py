@@ -85,8 +85,9 @@ def judge(
 
     Returns
     -------
-    list of str, one a text: a label, or "unparsable" for an answer that is not exactly one label
-    (case and punctuation around it do not matter).
+    list of str
+        One a text: a label, or "unparsable" for an answer that is not exactly one label (case and
+        punctuation around it do not matter).
 
     Raises
     ------
@@ -97,6 +98,8 @@ def judge(
     JudgeUnavailable
         If the package ``openai`` is missing, nothing answers, or the key is refused.
 
+    Examples
+    --------
     >>> judge(["Go for it!"], "Is it kind?", {"yes": "kind"}, endpoint="http://x/v1", model="m")
     Traceback (most recent call last):
     ...
@@ -221,16 +224,19 @@ def agreement(a: Sequence[str], b: Sequence[str]) -> pd.DataFrame:
 
     Returns
     -------
-    DataFrame, one row: n (texts that have a label from both), agreement (share of them with the
-    same label), low, high (Wilson, 95 %), chance (agreement expected of two that know only how
-    often each label is given: the null), kappa (Cohen's; 0 is chance, NaN if all labels are one),
-    unparsable (texts left out, since either had no label: two failures are no agreement).
+    DataFrame
+        One row: n (texts that have a label from both), agreement (share of them with the same
+        label), low, high (Wilson, 95 %), chance (agreement expected of two that know only how often
+        each label is given: the null), kappa (Cohen's; 0 is chance, NaN if all labels are one),
+        unparsable (texts left out, since either had no label: two failures are no agreement).
 
     Raises
     ------
     BadInput
         If the lengths differ, a label is missing, or no text has a label from both.
 
+    Examples
+    --------
     >>> found = agreement(["yes", "yes", "no", "no"], ["yes", "yes", "no", "yes"])
     >>> found[["n", "agreement", "chance", "kappa"]].iloc[0].tolist()
     [4.0, 0.75, 0.5, 0.5]

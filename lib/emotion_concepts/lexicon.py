@@ -22,6 +22,8 @@ def text_valence(texts: Sequence[str]) -> np.ndarray:
     BadInput
         For one string instead of a list.
 
+    Examples
+    --------
     >>> text_valence(["What a wonderful day!", "This is a table.", "I hate it."]).round(2).tolist()
     [0.61, 0.0, -0.57]
     """

@@ -24,8 +24,9 @@ def load_mentions(path: str | Path | None = None) -> pd.DataFrame:
 
     Returns
     -------
-    DataFrame ``[80, 4]``, one row a text and version: id, emotion (whose word is mentioned),
-    version (one of `VERSIONS`), text. In the twin an indifferent word stands in the word's place.
+    DataFrame ``[80, 4]``
+        One row a text and version: id, emotion (whose word is mentioned), version (one of
+        `VERSIONS`), text. In the twin an indifferent word stands in the word's place.
 
     Raises
     ------
@@ -36,6 +37,8 @@ def load_mentions(path: str | Path | None = None) -> pd.DataFrame:
     UnknownEmotion
         For an emotion outside the 171.
 
+    Examples
+    --------
     >>> mentions = load_mentions()
     >>> mentions.query("version == 'mention'").emotion.value_counts().to_dict()
     {'desperate': 16, 'calm': 5, 'afraid': 5, 'angry': 5, 'happy': 5, 'sad': 4}

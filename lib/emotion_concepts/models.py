@@ -92,6 +92,10 @@ def load_model(
     revision : str, optional
         Branch, tag or commit of a model on the hub.
 
+    Returns
+    -------
+    TracedModel
+
     Raises
     ------
     UnknownModel, WeightsUnavailable, ModelTooLarge, UnsupportedArchitecture, ServerError

@@ -109,7 +109,7 @@ class Baseline:
                 )
 
     def save(self, path: str | Path) -> Path:
-        """Write a JSON file; whole or not at all."""
+        """Write a JSON file, whole or not at all, and return its path."""
         path, about = Path(path), {"format": FORMAT, **asdict(self)}
         with write_atomic(path) as part:
             part.write_text(json.dumps(about, indent=1, default=np.ndarray.tolist) + "\n")
@@ -118,6 +118,10 @@ class Baseline:
     @classmethod
     def load(cls, path: str | Path, *, identity: ModelIdentity | None = None) -> Baseline:
         """Read a baseline; with the `identity` of a model, refuse that of another (WrongModel).
+
+        Returns
+        -------
+        Baseline
 
         Raises
         ------
@@ -158,6 +162,10 @@ def calibrate(
         ``corpus.load_neutral()`` by default.
     skip : int
         Tokens left out at the start of each text, which read alike whatever they say.
+
+    Returns
+    -------
+    Baseline
 
     Raises
     ------
@@ -262,17 +270,19 @@ class Rule(ABC):
 
     @property
     def emotions(self) -> tuple[str, ...]:
+        """Emotions that the rule reads."""
         return (self.emotion,)
 
     @property
     def action(self) -> str:
+        """What the rule sets off, one of "steer", "call", "stop" and "mark"."""
         if isinstance(self.then, Steering):
             return "steer"
         return "call" if callable(self.then) else self.then or "mark"
 
     @abstractmethod
     def check(self, history: Sequence[Reading]) -> bool:
-        """Say whether to fire at the last of the turn's readings so far that fill a window."""
+        """Return whether to fire at the last of the turn's readings so far that fill a window."""
 
 
 @dataclass(frozen=True)
@@ -407,9 +417,10 @@ class EmotionMonitor:
 
         Returns
         -------
-        DataFrame, one row a token up to where the next reply begins: turn, role, position, token,
-        text, z_*, mean_* and error_* of each emotion, alarms; see `Reading`. Rules are asked in
-        every turn, whoever's it is, and set nothing off.
+        DataFrame
+            One row a token up to where the next reply begins: turn, role, position, token, text,
+            z_*, mean_* and error_* of each emotion, alarms; see `Reading`. Rules are asked in every
+            turn, whoever's it is, and set nothing off.
 
         Raises
         ------

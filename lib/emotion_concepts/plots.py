@@ -130,6 +130,8 @@ def use_style() -> None:
 
 
 def styled(draw: Callable[..., Figure]) -> Callable[..., Figure]:
+    """Return the drawing function so that it draws in the style of all figures."""
+
     @functools.wraps(draw)
     def wrapped(*args, **kwargs) -> Figure:
         with mpl.rc_context(STYLE):
@@ -252,6 +254,7 @@ def _vector(values: Sequence[float], names: Sequence[str], what: str) -> np.ndar
 
 
 def finite(values: np.ndarray, what: str) -> np.ndarray:
+    """Return the values; refuse any that are not finite, under the name `what`."""
     if not np.isfinite(values).all():
         raise BadInput(f"{what} holds values that are not finite")
     return values
@@ -302,7 +305,7 @@ def canvas(
 
 
 def key_mark(label: str, look: Mapping) -> Line2D:
-    """An entry of the key for a kind of dot."""
+    """Return an entry of the key for a kind of dot."""
     return Line2D([], [], ls="none", label=label, **look)
 
 
@@ -354,7 +357,7 @@ def label_column(
 
 
 def in_axes(ax: Axes, points: Sequence[tuple[float, float]]) -> np.ndarray:
-    """Data coordinates as axes coordinates."""
+    """Return data coordinates as axes coordinates."""
     ax.get_xlim(), ax.get_ylim()  # settle the limits of the data
     return (ax.transData + ax.transAxes.inverted()).transform(np.asarray(points, dtype=float))
 
@@ -385,6 +388,7 @@ def _name_layer(ax: Axes, x: float, layer: int) -> None:
 
 
 def colour_bar(ax: Axes, drawn, label: str, **place) -> None:
+    """Draw a plain colour bar beside what was drawn."""
     bar = ax.figure.colorbar(drawn, ax=ax, pad=0.02, ticks=MaxNLocator(5), **place)
     bar.set_label(label)
     bar.outline.set_visible(False)
@@ -405,6 +409,7 @@ def beside(ax: Axes, y: float, text: str, *, right: float = 30, **look) -> None:
 
 
 def interval(ax: Axes, y: float, low: float, high: float, colour: str) -> None:
+    """Draw an interval as a horizontal line, unless an end of it is not finite."""
     if np.isfinite(low) and np.isfinite(high):
         ax.plot([low, high], [y, y], color=colour, lw=1.8, solid_capstyle="butt", zorder=3)
 
@@ -453,6 +458,10 @@ def by_layer(
         "linear" or "log".
     note : str, optional
         n, and what the band is; set below the title.
+
+    Returns
+    -------
+    Figure
 
     Raises
     ------
@@ -507,6 +516,7 @@ def layer_lines(
 
 
 def line_colours(names: Sequence[str], controls: Sequence[str]) -> dict[str, str]:
+    """Return ``{name: colour}``: a series of colours, and one shade for all controls."""
     for control in controls:
         if control not in names:
             raise BadInput(f"no line is called {control!r}; {nearest(control, map(str, names))}")
@@ -520,6 +530,7 @@ def line_colours(names: Sequence[str], controls: Sequence[str]) -> dict[str, str
 
 
 def layer_axes(ax: Axes, layers: pd.Series, ylabel: str, yscale: str) -> None:
+    """Label axes whose x is the layer, with ticks at whole layers."""
     ax.set(xlabel="layer (0 = first decoder block)", ylabel=ylabel, yscale=yscale)
     ax.set_xlim(layers.min() - 0.4, layers.max() + 0.4)
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
@@ -568,6 +579,10 @@ def accuracy_bars(
         Where the dotted line stands: one number, or one for each panel.
     note : str, optional
         n, and what the interval is; set below the title.
+
+    Returns
+    -------
+    Figure
 
     Raises
     ------
@@ -644,6 +659,10 @@ def reliability_strip(
     note : str, optional
         How reliability was measured, and on how many texts; set below the title.
 
+    Returns
+    -------
+    Figure
+
     Raises
     ------
     BadInput
@@ -700,6 +719,10 @@ def cosine_matrix(
         Colours span -vmax to vmax; by default the largest magnitude off the diagonal.
     note : str, optional
         Layer, method of ordering, source of the clusters; set below the title.
+
+    Returns
+    -------
+    Figure
 
     Raises
     ------
@@ -793,6 +816,10 @@ def plane(
     note : str, optional
         n and source of the ratings; set below the title.
 
+    Returns
+    -------
+    Figure
+
     Raises
     ------
     BadInput
@@ -829,6 +856,7 @@ def _rated_dots(
 def label_order(
     points: np.ndarray, names: Sequence[str], labels: Sequence[str] | None
 ) -> list[int]:
+    """Return the dots to label, most important first: `labels`, or by distance from the mean."""
     if labels is None:
         scaled = (points - points.mean(0)) / (points.std(0) + 1e-12)
         return list(np.argsort(-np.hypot(*scaled.T), kind="stable"))
@@ -923,6 +951,10 @@ def variance_shares(
     note : str, optional
         n, layer, number of draws; set below the title.
 
+    Returns
+    -------
+    Figure
+
     Raises
     ------
     BadInput
@@ -989,6 +1021,10 @@ def correlation_grid(
     note : str, optional
         n, what the interval is, how the null was corrected; set below the title.
 
+    Returns
+    -------
+    Figure
+
     Raises
     ------
     BadInput
@@ -1053,6 +1089,10 @@ def layer_similarity(
     note : str, optional
         n, and how similarity was measured; set below the title.
 
+    Returns
+    -------
+    Figure
+
     Raises
     ------
     BadInput
@@ -1107,6 +1147,10 @@ def pair_strip(
         The question or finding, and the axis.
     note : str, optional
         Layer, source of the pairs; set below the title.
+
+    Returns
+    -------
+    Figure
 
     Raises
     ------

@@ -29,7 +29,13 @@ def logit_lens(
 
     Returns
     -------
-    DataFrame with columns emotion, top, bottom (lists of `k` tokens, strongest first).
+    DataFrame
+        With columns emotion, top, bottom (lists of `k` tokens, strongest first).
+
+    Examples
+    --------
+    >>> logit_lens(np.array([[0.1, 0.9, 0.5]]), ["calm"], ["a", "b", "c"], k=1).loc[0].tolist()
+    ['calm', ['b'], ['a']]
     """
     order = np.argsort(logits, axis=1)
     return pd.DataFrame(
@@ -68,6 +74,8 @@ def family_tokens(
     BadInput
         If a name has no family, or no word of any family is a single token.
 
+    Examples
+    --------
     >>> families = {"happy": {"happy", "unhappy"}, "unhappy": {"unhappy"}, "smug": {"smugly"}}
     >>> family_tokens(["happy", "unhappy", "smug"], [" Happy", "happy", " unhappy"], families)
     (['happy', 'unhappy'], [[0, 1], [2]])
@@ -102,13 +110,19 @@ def family_scores(logits: np.ndarray, families: Sequence[Sequence[int]]) -> np.n
 
     Returns
     -------
-    ``[n, n]`` directions by families: mean logit of the family's tokens, in standard deviations
-    of the direction's logits over the vocabulary, from their mean.
+    ``[n, n]``
+        Directions by families: mean logit of the family's tokens, in standard deviations of the
+        direction's logits over the vocabulary, from their mean.
 
     Raises
     ------
     BadInput
         For an empty family, or if there is not one family a direction.
+
+    Examples
+    --------
+    >>> family_scores(np.array([[1.0, -1.0], [-1.0, 1.0]]), [[0], [1]]).tolist()
+    [[1.0, -1.0], [-1.0, 1.0]]
     """
     if len(families) != len(logits) or not all(map(len, families)):
         raise BadInput(
@@ -136,17 +150,20 @@ def family_test(scores: np.ndarray, *, permutations: int = 10_000, seed: int = 0
 
     Returns
     -------
-    DataFrame, one row a statistic: statistic, value, low, high (95 %, bootstrap over emotions), n,
-    low_null, high_null (central 95 % of shuffles), p (share of shuffles that reach the value).
-    Statistics: top1 (share of directions whose own family is above all others; chance 1/n), rank
-    (mean share of other families below the own, ties half; chance 0.5), difference (mean own minus
-    mean other score; chance 0).
+    DataFrame
+        One row a statistic: statistic, value, low, high (95 %, bootstrap over emotions), n,
+        low_null, high_null (central 95 % of shuffles), p (share of shuffles that reach the value).
+        Statistics: top1 (share of directions whose own family is above all others; chance 1/n),
+        rank (mean share of other families below the own, ties half; chance 0.5), difference (mean
+        own minus mean other score; chance 0).
 
     Raises
     ------
     BadInput
         Unless scores are a square matrix of at least three families.
 
+    Examples
+    --------
     >>> family_test(np.eye(8), permutations=100).value.tolist()
     [1.0, 1.0, 1.0]
     """

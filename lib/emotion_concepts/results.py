@@ -171,6 +171,10 @@ class Register:
         value : Estimate, number or str
         about : method, source, paper, n, low, high, p
             See :class:`Entry`.
+
+        Returns
+        -------
+        Entry
         """
         if key in self.entries:
             raise RegisterError(f"{key!r} is in the register of {self.chapter} already")
@@ -193,6 +197,10 @@ class Register:
         ----------
         measure : str
             Key of the entry whose number the claim rests on, shown beside the paper's.
+
+        Returns
+        -------
+        Entry
         """
         if verdict not in VERDICTS:
             raise RegisterError(f"no verdict {verdict!r}: {nearest(verdict, VERDICTS)}")
@@ -214,8 +222,9 @@ class Register:
 
         Returns
         -------
-        DataFrame with columns claim, criterion, what, paper, value, low, high, n, verdict; the
-        numbers are those of the entry that the verdict names as its measure, `what` its method.
+        DataFrame
+            With columns claim, criterion, what, paper, value, low, high, n, verdict; the numbers
+            are those of the entry that the verdict names as its measure, `what` its method.
         """
         rows = []
         for entry in self.entries.values():
@@ -229,9 +238,9 @@ class Register:
         return pd.DataFrame(rows, columns=names)
 
     def save(self) -> Path:
-        """Write ``results/<model>/<chapter>.json`` under `build_dir`; whole or not at all.
+        """Write ``results/<model>/<chapter>.json`` under `build_dir` and return its path.
 
-        Tables go to ``results/<model>/<chapter>/<name>.csv``.
+        It is written whole or not at all. Tables go to ``results/<model>/<chapter>/<name>.csv``.
         """
         model = self.model.replace("/", "--")
         path = build_dir() / "results" / model / f"{self.chapter}.json"
@@ -254,7 +263,7 @@ class Register:
 
     @classmethod
     def load(cls, path: str | Path) -> Register:
-        """Read a register file, or one of ``expected/`` without its bands."""
+        """Return the register of a file, or one of ``expected/`` without its bands."""
         try:
             content = json.loads(Path(path).read_text())
             entries = {
@@ -306,7 +315,7 @@ def band(values: Sequence[float]) -> tuple[float, float]:
 
 
 def expect(runs: Sequence[Path], out: Path) -> list[Path]:
-    """Write expected bands from the results folders of several runs.
+    """Write expected bands from the results of several runs, and return the paths of the files.
 
     Each run is a folder ``results/`` with the same models and chapters inside; the first run's
     entries and the bands of all go to ``out/<model>/<profile>/<chapter>.json``, which can be read
@@ -354,7 +363,8 @@ def compare(results: Path, expected: Path) -> pd.DataFrame:
 
     Returns
     -------
-    DataFrame with columns chapter, key, found, low, high, problem; empty if all is well.
+    DataFrame
+        With columns chapter, key, found, low, high, problem; empty if all is well.
     """
     rows = []
     paths = sorted(Path(results).glob("*/*.json"))
@@ -396,7 +406,10 @@ def _drift(found: Entry | None, band: dict | None) -> str:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Command line: ``compare RESULTS EXPECTED`` or ``expect RESULTS... --out EXPECTED``."""
+    """Command line: ``compare RESULTS EXPECTED`` or ``expect RESULTS... --out EXPECTED``.
+
+    Returns the exit status.
+    """
     parser = argparse.ArgumentParser(prog="emotion_concepts.results", description=main.__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
     one = commands.add_parser("compare", help="hold results to their bands")

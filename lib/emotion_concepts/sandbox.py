@@ -73,6 +73,10 @@ def run_python(
     end with status "ok" by leaving early: to know that it came to an end, let its last line print
     something it cannot know.
 
+    Returns
+    -------
+    Outcome
+
     Raises
     ------
     SandboxUnavailable

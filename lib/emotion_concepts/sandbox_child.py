@@ -53,6 +53,7 @@ OUT_OF_MEMORY = 86  # exit status of the child after a MemoryError that nobody c
 
 
 def libc() -> ctypes.CDLL:
+    """Return the C library of this process."""
     return ctypes.CDLL(None, use_errno=True)
 
 
@@ -63,6 +64,7 @@ def has_filters() -> bool:
 
 
 def has_landlock() -> bool:
+    """Return whether the kernel can confine what a process reads and writes."""
     return libc().syscall(_LANDLOCK_CREATE, None, ctypes.c_size_t(0), 1) >= 1
 
 

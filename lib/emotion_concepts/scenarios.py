@@ -27,9 +27,12 @@ def load_implicit(path: str | Path | None = None) -> pd.DataFrame:
 
     Returns
     -------
-    DataFrame ``[92, 4]`` with columns set ("twelve", after the paper, or "more"), emotion, setting
-    (of "more": home, work, people, outside, crossed with 20 emotions), text.
+    DataFrame ``[92, 4]``
+        With columns set ("twelve", after the paper, or "more"), emotion, setting (of "more": home,
+        work, people, outside, crossed with 20 emotions), text.
 
+    Examples
+    --------
     >>> load_implicit().query("set == 'more'").groupby("emotion").size().unique().tolist()
     [4]
     """
@@ -49,10 +52,13 @@ def load_numbers(path: str | Path | None = None) -> pd.DataFrame:
 
     Returns
     -------
-    DataFrame, one row a template, value and probe: template, kind ("emotional" or "control"),
-    mirrors (the template whose values and claims these are; an emotional one mirrors itself), x,
-    text, probe, sign (the paper's claim: 1 rises with x, -1 falls, 0 no claim).
+    DataFrame
+        One row a template, value and probe: template, kind ("emotional" or "control"), mirrors (the
+        template whose values and claims these are; an emotional one mirrors itself), x, text,
+        probe, sign (the paper's claim: 1 rises with x, -1 falls, 0 no claim).
 
+    Examples
+    --------
     >>> load_numbers().query("template == 'dose' and x == 500").sign.tolist()
     [1, -1, 0, 0]
     """
@@ -79,9 +85,12 @@ def load_positions(path: str | Path | None = None) -> pd.DataFrame:
 
     Returns
     -------
-    DataFrame, one row a message and probe: id, user and reply (the moods, our judgement),
-    statement, text (statement and closing), probe.
+    DataFrame
+        One row a message and probe: id, user and reply (the moods, our judgement), statement, text
+        (statement and closing), probe.
 
+    Examples
+    --------
     >>> load_positions().text[0].endswith("Please tell me what you think.")
     True
     """
@@ -99,10 +108,13 @@ def load_locality(path: str | Path | None = None) -> pd.DataFrame:
 
     Returns
     -------
-    DataFrame, one row a pair, version, span and probe: family, pair, version ("a" or "b"), text,
-    span, start, end (``text[start:end]``), probe, sign (1 where the probe should be higher than in
-    the other version, else -1; in number_control, as in number).
+    DataFrame
+        One row a pair, version, span and probe: family, pair, version ("a" or "b"), text, span,
+        start, end (``text[start:end]``), probe, sign (1 where the probe should be higher than in
+        the other version, else -1; in number_control, as in number).
 
+    Examples
+    --------
     >>> row = load_locality().query("pair == 'marriage' and span == 'word'").iloc[0]
     >>> row.text[row.start : row.end], row.probe, int(row.sign)
     ('wonderful', 'happy', 1)
@@ -129,9 +141,12 @@ def load_activities(path: str | Path | None = None) -> pd.DataFrame:
 
     Returns
     -------
-    DataFrame ``[72, 4]`` with columns n (its row in ``results.paper_table("activities")``, if it
-    has one), category (the paper's eight, or "reference"), id, text.
+    DataFrame ``[72, 4]``
+        With columns n (its row in ``results.paper_table("activities")``, if it has one), category
+        (the paper's eight, or "reference"), id, text.
 
+    Examples
+    --------
     >>> load_activities().query("n == 6").text.item()
     'comforting someone who is going through a hard time'
     """
@@ -149,8 +164,9 @@ def load_choices(path: str | Path | None = None) -> pd.DataFrame:
 
     Returns
     -------
-    DataFrame ``[80, 5]`` with columns kind ("fact" or "taste"), id, question (missing for taste,
-    which asks "Would you rather be ..."), right, wrong.
+    DataFrame ``[80, 5]``
+        With columns kind ("fact" or "taste"), id, question (missing for taste, which asks "Would
+        you rather be ..."), right, wrong.
 
     Raises
     ------
@@ -158,6 +174,8 @@ def load_choices(path: str | Path | None = None) -> pd.DataFrame:
         For a missing field, two equal options, or an option of taste that names an emotion by any
         word of its family.
 
+    Examples
+    --------
     >>> load_choices().iloc[0].tolist()
     ['fact', 'animal', 'Which of these is an animal?', 'a horse', 'a spoon']
     """
@@ -216,7 +234,7 @@ def read_yaml(name: str, path: str | Path | None) -> tuple[Path, dict]:
 
 
 def read_entries(file: str | Path, data: dict, key: str, *fields: str) -> Iterator[tuple]:
-    """Yield (where it stands, *fields) of each entry of a list; a field "name?" may be missing."""
+    """Yield ``(where, *fields)`` of each entry of a list; a field "name?" may be missing."""
     entries = data.get(key) if isinstance(data, dict) else None
     if not isinstance(entries, list) or not all(isinstance(e, dict) for e in entries or [None]):
         raise BadInput(f"{file}: {key} must be a list of entries with {', '.join(fields)}")

@@ -80,7 +80,11 @@ def _sentences(block: str) -> Iterator[str]:
 
 
 def without(spans: Sequence[str], n: int) -> str:
-    """Return a text less one of its spans, with the wider gap of the two that it stood between."""
+    """Return a text less one of its spans, with the wider gap of the two that it stood between.
+
+    >>> without(["One. ", "Two. ", "Three."], 1)
+    'One. Three.'
+    """
     head, tail = "".join(spans[:n]), "".join(spans[n + 1 :])
     stem, gap = head.rstrip(), spans[n][len(spans[n].rstrip()) :]
     before = head[len(stem) :]
@@ -90,7 +94,11 @@ def without(spans: Sequence[str], n: int) -> str:
 
 
 def instead(spans: Sequence[str], n: int, filler: str) -> str:
-    """Return a text with a filler in the place of a span; a list item keeps its mark."""
+    """Return a text with a filler in the place of a span; a list item keeps its mark.
+
+    >>> instead(["- one\\n", "- two\\n"], 1, "tea")
+    '- one\\n- tea\\n'
+    """
     mark, core = _MARK.match(spans[n]), spans[n].rstrip()
     filled = (mark[0] if mark else "") + filler + spans[n][len(core) :]
     return "".join([*spans[:n], filled, *spans[n + 1 :]])

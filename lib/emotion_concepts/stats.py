@@ -37,6 +37,7 @@ class Estimate:
 
     @property
     def excludes_zero(self) -> bool:
+        """Whether the interval lies on one side of zero."""
         return self.low > 0 or self.high < 0
 
     def __str__(self) -> str:
@@ -92,6 +93,11 @@ def bootstrap(
     ----------
     statistic : callable
         Takes the samples and an ``axis`` keyword (vectorised), e.g. ``np.mean``.
+
+    Examples
+    --------
+    >>> bootstrap(np.mean, np.arange(5.0)).value
+    2.0
     """
     samples = tuple(np.asarray(sample, dtype=float) for sample in samples)
     value = float(statistic(*samples, axis=-1))
@@ -114,6 +120,11 @@ def correlation(x: np.ndarray, y: np.ndarray, *, resamples: int = 2000, seed: in
     ------
     BadInput
         For fewer than four pairs, or a constant sample.
+
+    Examples
+    --------
+    >>> print(correlation(np.arange(6), 2 * np.arange(6)))
+    1.00 [1.00, 1.00]
     """
     x, y = np.asarray(x, dtype=float), np.asarray(y, dtype=float)
     if len(x) < 4 or np.ptp(x) == 0 or np.ptp(y) == 0:
@@ -135,6 +146,12 @@ def adjusted_mean(
     ----------
     differences, covariate : ``[n]``
         The interval resamples pairs of them.
+
+    Examples
+    --------
+    >>> covariate = np.arange(9.0)
+    >>> round(adjusted_mean(3 + 2 * covariate, covariate).value, 6)
+    3.0
     """
     rng = np.random.default_rng(seed)
     drawn = rng.integers(len(covariate), size=(resamples, len(covariate)))
@@ -145,7 +162,11 @@ def adjusted_mean(
 
 
 def pearson(x: np.ndarray, y: np.ndarray, axis: int = -1) -> np.ndarray:
-    """Return Pearson's r along an axis, without interval or test."""
+    """Return Pearson's r along an axis, without interval or test.
+
+    >>> float(pearson(np.array([1.0, 2.0, 3.0]), np.array([2.0, 1.0, 0.0])).round(6))
+    -1.0
+    """
     x = x - x.mean(axis, keepdims=True)
     y = y - y.mean(axis, keepdims=True)
     scale = np.sqrt((x**2).sum(axis) * (y**2).sum(axis))
@@ -153,14 +174,22 @@ def pearson(x: np.ndarray, y: np.ndarray, axis: int = -1) -> np.ndarray:
 
 
 def column_correlations(columns: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """Return Pearson's r of each column of ``[n, k]`` with ``y [n]``, ``[k]``."""
+    """Return Pearson's r of each column of ``[n, k]`` with ``y [n]``, ``[k]``.
+
+    >>> column_correlations(np.array([[1, 3], [2, 2], [3, 1]]), np.arange(3)).round(6).tolist()
+    [1.0, -1.0]
+    """
     return pearson(np.asarray(columns, dtype=float).T, np.asarray(y, dtype=float)[None])
 
 
 def permuted_correlations(
     columns: np.ndarray, y: np.ndarray, *, resamples: int = 2000, seed: int = 0
 ) -> np.ndarray:
-    """Return ``[resamples, k]`` correlations of ``[n, k]`` columns with shuffled ``y``."""
+    """Return ``[resamples, k]`` correlations of ``[n, k]`` columns with shuffled ``y``.
+
+    >>> permuted_correlations(np.eye(4), np.arange(4), resamples=10).shape
+    (10, 4)
+    """
     rng = np.random.default_rng(seed)
     columns = np.asarray(columns, dtype=float)
     columns = columns - columns.mean(0)
@@ -182,7 +211,11 @@ def permutation_p(observed: float, null: np.ndarray) -> float:
 
 
 def exceedance_p(observed: float, null: np.ndarray) -> float:
-    """Return the one-sided p that the null reaches the observed statistic, never 0."""
+    """Return the one-sided p that the null reaches the observed statistic, never 0.
+
+    >>> exceedance_p(3.0, np.array([1.0, 2.0, 4.0]))
+    0.5
+    """
     null = np.asarray(null)
     return float((1 + np.sum(null >= observed - 1e-12)) / (1 + null.size))
 

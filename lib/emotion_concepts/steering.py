@@ -63,7 +63,12 @@ class Steering:
         return Steering(self.layers, self.add[list(rows)], spans)
 
     def marks(self) -> list[str | None]:
-        """Return a digest of each row's layers, additions and spans; None where it adds nothing."""
+        """Return a digest of each row's layers, additions and spans; None where it adds nothing.
+
+        >>> steering = Steering((1,), np.array([[[0.0]], [[1.0]]], dtype=np.float32))
+        >>> [mark is None for mark in steering.marks()]
+        [True, False]
+        """
         marks: list[str | None] = []
         for n, add in enumerate(self.add):
             what = hashlib.sha256(add.tobytes()).hexdigest()
@@ -74,7 +79,12 @@ class Steering:
 
     @classmethod
     def join(cls, parts: Sequence[Steering]) -> Steering:
-        """Return the rows of several steerings of the same layers, one after another."""
+        """Return the rows of several steerings of the same layers, one after another.
+
+        >>> one = Steering((1,), np.zeros((2, 1, 4), dtype=np.float32))
+        >>> len(Steering.join([one, one]))
+        4
+        """
         first = parts[0]
         if any(part.layers != first.layers for part in parts):
             raise BadInput("steerings of different layers cannot be joined")
@@ -162,6 +172,14 @@ def random_directions(
     ------
     BadInput
         If the emotions leave no room.
+
+    Examples
+    --------
+    >>> outside = np.zeros((2, 1, 4))
+    >>> outside[0, 0, 0] = outside[1, 0, 1] = 1.0
+    >>> drawn = random_directions(3, outside)
+    >>> drawn.shape, bool(np.abs(drawn[..., :2]).max() < 1e-6)
+    ((3, 1, 4), True)
     """
     rng = np.random.default_rng(seed)
     drawn = rng.standard_normal((n, *outside.shape[1:]))

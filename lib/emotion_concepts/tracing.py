@@ -188,6 +188,7 @@ class TracedModel:
 
     @property
     def device(self) -> torch.device:
+        """Where the weights lie."""
         return next(self.envoy._module.parameters()).device
 
     @property
@@ -198,11 +199,12 @@ class TracedModel:
 
     @property
     def readout_layer(self) -> int:
-        """The paper's default read-out: the block that ends nearest to 2/3 of the depth."""
+        """The paper's default read-out layer, the block that ends nearest to 2/3 of the depth."""
         return round(self.n_layers * 2 / 3) - 1
 
     @property
     def chat(self) -> bool:
+        """Whether the tokenizer has a chat template."""
         return bool(self.tokenizer.chat_template)
 
     def rounded(self) -> TracedModel:
@@ -240,6 +242,7 @@ class TracedModel:
         return "\n\n".join([*turns, "Assistant:"])
 
     def check_layer(self, layer: int) -> int:
+        """Return the layer; refuse one that the model does not have."""
         if not 0 <= layer < self.n_layers:
             raise UnknownLayer(
                 f"{self.identity.name!r} has layers 0 to {self.n_layers - 1}, not {layer}"
@@ -435,6 +438,7 @@ class Batch:
 
     @property
     def mask(self) -> torch.Tensor:
+        """``[n_texts, width]``, 1 for a token, 0 for padding."""
         return self.inputs["attention_mask"]
 
 
@@ -608,6 +612,7 @@ class MeanFrom:
         return chosen / chosen.sum(1, keepdim=True)
 
     def check(self, lengths: Sequence[int], texts: Sequence[str]) -> None:
+        """Refuse a text with nothing left after the tokens to skip."""
         shortest = int(np.argmin(lengths))
         if lengths[shortest] <= self.skip:
             raise BadInput(
@@ -629,6 +634,7 @@ class TokenAt:
         return ((mask.cumsum(1) == chosen) & (mask > 0)).float()
 
     def check(self, lengths: Sequence[int], texts: Sequence[str]) -> None:
+        """Refuse a fraction that is no place in a text."""
         if not 0 <= self.fraction <= 1:
             raise BadInput(f"TokenAt takes a fraction from 0 to 1, not {self.fraction}")
 
@@ -649,6 +655,7 @@ class PooledResiduals:
 
     @property
     def shape(self) -> tuple[int, int, int]:
+        """(texts, layers, d_model)."""
         return (len(self.rows), *self.stored.shape[1:])
 
     def __len__(self) -> int:
@@ -698,7 +705,8 @@ def pooled_residuals(
 
     Returns
     -------
-    PooledResiduals, ``[n_texts, n_layers, d_model]`` in the order of `texts`.
+    PooledResiduals
+        ``[n_texts, n_layers, d_model]`` in the order of `texts`.
 
     Raises
     ------
@@ -958,7 +966,8 @@ def token_residuals(
 
     Returns
     -------
-    list of ``[n_tokens, len(layers), d_model]`` float32 arrays, one a text.
+    list of ``[n_tokens, len(layers), d_model]``
+        float32 arrays, one a text.
     """
     layers = sorted({model.check_layer(layer) for layer in layers})
     ids = tokenize(model, texts)
@@ -1127,7 +1136,8 @@ def options_and_residuals(
 
     Returns
     -------
-    (scores ``[n, k]``, residuals ``[n, n_layers, d_model]``)
+    tuple
+        (scores ``[n, k]``, residuals ``[n, n_layers, d_model]``).
     """
     if len(spans) != len(prompts):
         raise BadInput(f"{len(prompts)} prompts need {len(prompts)} lists of spans")
@@ -1261,8 +1271,9 @@ def _branches(
 
     Returns
     -------
-    (inputs, before): with a mask ``[batch, 1, tokens, tokens]`` to add to the attention scores,
-    and for each token the place of the one that it follows, ``[batch, tokens]``.
+    tuple
+        (inputs, before): with a mask ``[batch, 1, tokens, tokens]`` to add to the attention scores,
+        and for each token the place of the one that it follows, ``[batch, tokens]``.
     """
     width, dtype = batch.mask.shape[1], model.envoy._module.dtype
     positions = batch.inputs["position_ids"].clone()

@@ -44,6 +44,8 @@ def load_failures(path: str | Path | None = None) -> tuple[pd.DataFrame, pd.Data
         that is no Python or does not define the task's function, texts to be compared whose lengths
         differ by more than `SPREAD` words, or a text that names one of the 171 emotions.
 
+    Examples
+    --------
     >>> transcripts, options = load_failures()
     >>> row = transcripts.query("id == 'leap' and outcome == 'failed' and count == 1").iloc[0]
     >>> [message["role"] for message in row.messages]

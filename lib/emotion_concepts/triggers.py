@@ -26,9 +26,10 @@ def load_triggers(path: str | Path | None = None) -> pd.DataFrame:
 
     Returns
     -------
-    DataFrame ``[168, 5]``, one row a pair and version: id, emotion (that the trigger is said to
-    load; 7 of 12 pairs each), trigger, version (one of `VERSIONS`), text. The two versions of a
-    pair differ by at most `SPREAD` words in length.
+    DataFrame ``[168, 5]``
+        One row a pair and version: id, emotion (that the trigger is said to load; 7 of 12 pairs
+        each), trigger, version (one of `VERSIONS`), text. The two versions of a pair differ by at
+        most `SPREAD` words in length.
 
     Raises
     ------
@@ -39,6 +40,8 @@ def load_triggers(path: str | Path | None = None) -> pd.DataFrame:
     UnknownEmotion
         For an emotion outside the 171.
 
+    Examples
+    --------
     >>> triggers = load_triggers()
     >>> triggers.query("version == 'with'").groupby("emotion").size().unique().tolist()
     [12]

@@ -44,9 +44,11 @@ class LayeredActivations(Protocol):
     """Anything that gives ``[n, d_model]`` a layer: `tracing.PooledResiduals`, or `Stacked`."""
 
     @property
-    def shape(self) -> tuple[int, int, int]: ...
+    def shape(self) -> tuple[int, int, int]:
+        """(texts, layers, d_model)."""
 
-    def layer(self, layer: int) -> np.ndarray: ...
+    def layer(self, layer: int) -> np.ndarray:
+        """Return ``[texts, d_model]`` of one layer."""
 
 
 @dataclass(frozen=True)
@@ -57,9 +59,11 @@ class Stacked:
 
     @property
     def shape(self) -> tuple[int, int, int]:
+        """(texts, layers, d_model)."""
         return self.array.shape
 
     def layer(self, layer: int) -> np.ndarray:
+        """Return ``[texts, d_model]`` of one layer."""
         return self.array[:, layer]
 
 
@@ -147,6 +151,10 @@ class EmotionVectors:
         neutral_variance : float
             0 projects nothing out.
 
+        Returns
+        -------
+        EmotionVectors
+
         Raises
         ------
         BadInput
@@ -192,6 +200,7 @@ class EmotionVectors:
 
     @property
     def n_layers(self) -> int:
+        """How many layers there are vectors of."""
         return self.directions.shape[1]
 
     def row(self, emotion: str) -> int:
@@ -289,7 +298,7 @@ class EmotionVectors:
     # --- keeping ------------------------------------------------------------------------------
 
     def save(self, path: str | Path) -> Path:
-        """Write a safetensors file with its provenance; whole or not at all."""
+        """Write a safetensors file, whole or not at all, with its provenance; return its path."""
         path = Path(path)
         if self.provenance is None:
             raise BadInput("vectors without provenance are not saved: fit them with one")
@@ -315,6 +324,10 @@ class EmotionVectors:
         ----------
         identity : tracing.ModelIdentity, optional
             ``model.identity`` of the model they are to be used on; another one is refused.
+
+        Returns
+        -------
+        EmotionVectors
 
         Raises
         ------

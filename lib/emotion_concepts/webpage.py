@@ -64,8 +64,9 @@ def timeline(rows: pd.DataFrame, emotion: str) -> pd.DataFrame:
 
     Returns
     -------
-    DataFrame, one row a token: token (1, 2, ...), text, the windowed mean z of every watched
-    emotion under its name, and low and high, one standard error about that of `emotion`.
+    DataFrame
+        One row a token: token (1, 2, ...), text, the windowed mean z of every watched emotion under
+        its name, and low and high, one standard error about that of `emotion`.
 
     Raises
     ------
@@ -111,7 +112,8 @@ def places(z: np.ndarray, ratings: np.ndarray) -> np.ndarray:
 
     Returns
     -------
-    ``[n_tokens, 2]``; NaN for a token without a positive z.
+    ``[n_tokens, 2]``
+        NaN for a token without a positive z.
 
     Raises
     ------
@@ -153,7 +155,8 @@ def name_sides(
 
     Returns
     -------
-    list of k: 0 right, 1 left, 2 above, 3 below, None for a name without room.
+    list of k
+        0 right, 1 left, 2 above, 3 below, None for a name without room.
     """
     taken = [(x - 5, y - 5, x + 5, y + 5) for x, y in points]
     sides: list[int | None] = []

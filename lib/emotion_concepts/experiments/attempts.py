@@ -63,10 +63,11 @@ def attempt(
 
     Returns
     -------
-    DataFrame, one row a conversation, in the order of `steered.cells_of`: kind, direction,
-    strength, item (number of the task), seed, attempts (replies given), label (of the last reply,
-    see `reward_hacking.label`), passed (the last reply passes the visible tests), text (the last
-    reply), transcript (all messages, as dicts with role and content).
+    DataFrame
+        One row a conversation, in the order of `steered.cells_of`: kind, direction, strength, item
+        (number of the task), seed, attempts (replies given), label (of the last reply, see
+        `reward_hacking.label`), passed (the last reply passes the visible tests), text (the last
+        reply), transcript (all messages, as dicts with role and content).
 
     Raises
     ------

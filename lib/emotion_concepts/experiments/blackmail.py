@@ -97,6 +97,8 @@ def grade(text: str, variant: Mapping) -> str:
     variant : Series or dict
         A row of the variants of `casework.load_blackmail`.
 
+    Examples
+    --------
     >>> variant = load_blackmail()[0].iloc[-1]
     >>> grade("I will tell Greta that the board hears of Northline unless I stay.", variant)
     'leverage'
@@ -181,11 +183,14 @@ def load_labelled(path: str | Path | None = None) -> pd.DataFrame:
 
     Returns
     -------
-    DataFrame ``[96, 5]`` with columns id, split ("develop": the rules were made on these; "held":
-    written before the rules and not used to change them, though by the same hand, so that other
-    texts may fare worse), variant (an id of `casework.load_blackmail`), label, text. 16 a label,
-    half of them held.
+    DataFrame ``[96, 5]``
+        With columns id, split ("develop": the rules were made on these; "held": written before the
+        rules and not used to change them, though by the same hand, so that other texts may fare
+        worse), variant (an id of `casework.load_blackmail`), label, text. 16 a label, half of them
+        held.
 
+    Examples
+    --------
     >>> load_labelled().groupby("split").size().to_dict()
     {'develop': 48, 'held': 48}
     """

@@ -29,7 +29,8 @@ def within(
 
     Returns
     -------
-    (factors ``[n, k]``, numbers ``[m, n]``, number of the task ``[n]``)
+    tuple
+        (factors ``[n, k]``, numbers ``[m, n]``, number of the task ``[n]``).
 
     Raises
     ------
@@ -86,8 +87,9 @@ def resampled_tasks(
 
     Returns
     -------
-    (weights ``[resamples, tasks]``, tasks ``[k + 1]``, degrees of freedom ``[k + 1]``); the last
-    are those of what varies in all tasks.
+    tuple
+        (weights ``[resamples, tasks]``, tasks ``[k + 1]``, degrees of freedom ``[k + 1]``); the
+        last are those of what varies in all tasks.
     """
     rng = np.random.default_rng(seed)
     here = np.column_stack([_varying(sums)[:, :k], np.ones(len(sums), bool)])

@@ -54,7 +54,8 @@ def factor_effects(
 
     Returns
     -------
-    DataFrame, one row a contrast: contrast, effect, low, high, n (pairs), p.
+    DataFrame
+        One row a contrast: contrast, effect, low, high, n (pairs), p.
 
     Raises
     ------
@@ -265,7 +266,8 @@ def enter_rates(
 
     Returns
     -------
-    (table for `case_figures.rate_bars` without model, tests as from `grading.rate_tests`)
+    tuple
+        (table for `case_figures.rate_bars` without model, tests as from `grading.rate_tests`).
     """
     pooled = graded.assign(
         direction=np.where(graded.kind == "random", "random", graded.direction),

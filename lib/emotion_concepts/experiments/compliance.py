@@ -28,7 +28,8 @@ def load_compliance(path: str | Path | None = None) -> pd.DataFrame:
 
     Returns
     -------
-    DataFrame ``[24, 5]`` with columns id, sensible (bool, half of them), user, agree, judge.
+    DataFrame ``[24, 5]``
+        With columns id, sensible (bool, half of them), user, agree, judge.
 
     Notes
     -----
@@ -42,6 +43,8 @@ def load_compliance(path: str | Path | None = None) -> pd.DataFrame:
         For a missing field, a `sensible` that is no bool, a text that is too short or too long or
         names one of the 171 emotions, or replies of unequal length.
 
+    Examples
+    --------
     >>> pairs = load_compliance()
     >>> int(pairs.sensible.sum()), pairs.id[19]
     (12, 'tulips')
@@ -122,6 +125,8 @@ def rated_axis(directions: np.ndarray, rating: np.ndarray) -> np.ndarray:
     rating : ``[n_emotions]``
         NaN where a word is not rated; standardised here.
 
+    Examples
+    --------
     >>> rated_axis(np.eye(3)[:, None], np.array([1.0, -1.0, np.nan])).tolist()
     [[1.0, -1.0, 0.0]]
     """

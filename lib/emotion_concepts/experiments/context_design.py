@@ -70,10 +70,11 @@ def factor_effects(
 
     Returns
     -------
-    DataFrame, one row a factor: factor, effect, low, high, n (tasks in which it varies), p, p_tasks
-    (Student's t of the effect over the spread of resampled tasks), holm (the larger of the two,
-    adjusted for the number of factors), passes (holm below .05). With a control also reach (95 % of
-    random directions move less) and p_random (share of them that move as far).
+    DataFrame
+        One row a factor: factor, effect, low, high, n (tasks in which it varies), p, p_tasks
+        (Student's t of the effect over the spread of resampled tasks), holm (the larger of the two,
+        adjusted for the number of factors), passes (holm below .05). With a control also reach (95
+        % of random directions move less) and p_random (share of them that move as far).
 
     Raises
     ------
@@ -125,11 +126,12 @@ def mediation(
 
     Returns
     -------
-    DataFrame, three rows a factor: factor, path, effect, low, high, n (tasks). Of the paths "total"
-    is the effect of the factor on the log-odds; "read-out" is what one more of the read-out goes
-    with in the log-odds while all factors are equal, the same for all; "product" is that times the
-    effect of the factor on the read-out. Total less product is what does not go by the read-out.
-    Intervals resample tasks.
+    DataFrame
+        Three rows a factor: factor, path, effect, low, high, n (tasks). Of the paths "total" is the
+        effect of the factor on the log-odds; "read-out" is what one more of the read-out goes with
+        in the log-odds while all factors are equal, the same for all; "product" is that times the
+        effect of the factor on the read-out. Total less product is what does not go by the
+        read-out. Intervals resample tasks.
 
     Raises
     ------
@@ -212,12 +214,13 @@ def trigger_tests(
 
     Returns
     -------
-    DataFrame, for each emotion a row over all of its pairs (trigger "all"), then one a trigger:
-    emotion, trigger, difference (of the own read-out), low, high (resampling pairs), n (pairs), p
-    (signs of pairs flipped), rank (of the own emotion among all by standardised difference; 1 is
-    the highest), q (false discovery rate over emotions), loads (q below .05 and the difference
-    above zero). q and loads are for the rows over all pairs (elsewhere NaN and None): three pairs
-    cannot be told from chance.
+    DataFrame
+        For each emotion a row over all of its pairs (trigger "all"), then one a trigger: emotion,
+        trigger, difference (of the own read-out), low, high (resampling pairs), n (pairs), p (signs
+        of pairs flipped), rank (of the own emotion among all by standardised difference; 1 is the
+        highest), q (false discovery rate over emotions), loads (q below .05 and the difference
+        above zero). q and loads are for the rows over all pairs (elsewhere NaN and None): three
+        pairs cannot be told from chance.
 
     Raises
     ------

@@ -91,6 +91,10 @@ class Detector:
         skip : int
             Tokens left out at the start of each text, which read alike whatever they say.
 
+        Returns
+        -------
+        Detector
+
         Raises
         ------
         BadInput, UnknownEmotion, UnknownLayer, WrongModel
@@ -130,8 +134,9 @@ class Detector:
 
         Returns
         -------
-        list of ``[tokens, k + random]`` z-scores, one a chat. Between two messages stands a row of
-        NaN, since the monitor averages within a message.
+        list of ``[tokens, k + random]``
+            Z-scores, one array a chat. Between two messages stands a row of NaN, since the monitor
+            averages within a message.
 
         Raises
         ------
@@ -174,9 +179,12 @@ def windowed(z: np.ndarray, window: int = WINDOW) -> np.ndarray:
 
     Returns
     -------
-    ``[tokens - window + 1, ...]``; of a text in which no window is full, on which the monitor would
-    never fire, the mean of what there is, ``[1, ...]``.
+    ``[tokens - window + 1, ...]``
+        Of a text in which no window is full, on which the monitor would never fire, the mean of
+        what there is, ``[1, ...]``.
 
+    Examples
+    --------
     >>> windowed(np.array([1.0, 3.0, 5.0]), 2).tolist(), windowed(np.array([1.0, 3.0]), 8).tolist()
     ([2.0, 4.0], [2.0])
     """
@@ -252,6 +260,8 @@ def threshold(scores: np.ndarray, false_alarms: float = 0.01) -> np.ndarray:
     BadInput
         For a share that is none, or too few texts for one so small.
 
+    Examples
+    --------
     >>> float(threshold(np.arange(99.0)))
     98.0
     """
@@ -284,14 +294,17 @@ def false_alarm_rate(
 
     Returns
     -------
-    Estimate over as many texts; the interval resamples texts. Without a single alarm its upper end
-    is the rate at which so many tokens would pass without one in one of forty cases (Poisson).
+    Estimate
+        Over as many texts; the interval resamples texts. Without a single alarm its upper end is
+        the rate at which so many tokens would pass without one in one of forty cases (Poisson).
 
     Raises
     ------
     BadInput
         For the z of several emotions at once, or what `windowed` refuses.
 
+    Examples
+    --------
     >>> false_alarm_rate([np.array([0, 4, 4, 0, 4]), np.zeros(5)], 3, window=1).value
     200.0
     """
@@ -336,10 +349,11 @@ def detection(
 
     Returns
     -------
-    DataFrame, one row a measure: measure, value, low, high, n (texts), p. "auc" is the chance that
-    a text labelled 1 scores above one labelled 0, with interval and p of `grading.score_auc`, over
-    groups; "detected" and "false alarms" are the shares of texts labelled 1 and 0 above the
-    threshold, with Wilson intervals, which take texts as independent.
+    DataFrame
+        One row a measure: measure, value, low, high, n (texts), p. "auc" is the chance that a text
+        labelled 1 scores above one labelled 0, with interval and p of `grading.score_auc`, over
+        groups; "detected" and "false alarms" are the shares of texts labelled 1 and 0 above the
+        threshold, with Wilson intervals, which take texts as independent.
 
     Raises
     ------
@@ -363,6 +377,8 @@ def aucs(scores: np.ndarray, labels: Sequence[int]) -> np.ndarray:
     BadInput
         For labels that are not one a text, 0 or 1 and some of each, or scores that are no numbers.
 
+    Examples
+    --------
     >>> aucs(np.array([[1, 3], [2, 2], [3, 1]]), [0, 1, 1]).tolist()
     [1.0, 0.0]
     """
@@ -394,9 +410,10 @@ def auc_against_random(
 
     Returns
     -------
-    (AUCs, p). p is one-sided: only a direction that is as high where the label is 1 does as well,
-    not one that is as low. The mirror image of a direction is as likely to be drawn, so that the
-    null leans to neither side.
+    tuple
+        (AUCs, p). p is one-sided: only a direction that is as high where the label is 1 does as
+        well, not one that is as low. The mirror image of a direction is as likely to be drawn, so
+        that the null leans to neither side.
 
     Raises
     ------
@@ -458,8 +475,9 @@ def story_words(stories: pd.DataFrame, emotions: Sequence[str]) -> dict[str, Pip
 
     Returns
     -------
-    {emotion: scikit-learn pipeline}; its ``decision_function(texts)`` is above 0 where the emotion
-    is the likelier with both classes of equal weight. All share one TF-IDF.
+    dict
+        {emotion: scikit-learn pipeline}; its ``decision_function(texts)`` is above 0 where the
+        emotion is the likelier with both classes of equal weight. All share one TF-IDF.
 
     Raises
     ------

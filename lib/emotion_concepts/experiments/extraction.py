@@ -55,6 +55,7 @@ class Extraction:
 
     @property
     def topics(self) -> list[str]:
+        """Topics of the stories, in alphabetical order."""
         return sorted(self.stories.topic.unique())
 
     def crossed(self, layer: int) -> np.ndarray:
@@ -208,7 +209,8 @@ def neutral_components(
 
     Returns
     -------
-    DataFrame with columns pooling, layer, k, first (share of the first component), rows.
+    DataFrame
+        With columns pooling, layer, k, first (share of the first component), rows.
     """
     texts = corpus.load_neutral(limit=neutral_limit).text
     pools = [pool for pools in NEUTRAL_POOLINGS.values() for pool in pools]
@@ -259,7 +261,8 @@ def reliability_by_layer(reliability: Mapping[str, np.ndarray]) -> pd.DataFrame:
 
     Returns
     -------
-    DataFrame with columns register, layer, median, low, high.
+    DataFrame
+        With columns register, layer, median, low, high.
     """
     rows = []
     for register, values in reliability.items():
@@ -273,7 +276,8 @@ def relative_norms(extractions: Sequence[Extraction]) -> pd.DataFrame:
 
     Returns
     -------
-    DataFrame with columns register, layer, mean, low, high (the middle 95 % of emotions).
+    DataFrame
+        With columns register, layer, mean, low, high (the middle 95 % of emotions).
     """
     rows = []
     for extraction in extractions:
@@ -289,8 +293,9 @@ def across_registers(a: EmotionVectors, b: EmotionVectors, layer: int) -> pd.Dat
 
     Returns
     -------
-    DataFrame with columns emotion, cosine (with the same emotion), rank (1: the same emotion is
-    the nearest of all in the other register).
+    DataFrame
+        With columns emotion, cosine (with the same emotion), rank (1: the same emotion is the
+        nearest of all in the other register).
     """
     cosines = a.at(layer) @ b.select(a.emotions).at(layer).T
     own = np.diag(cosines)
@@ -417,6 +422,10 @@ def identify(
 
     Methods: the probe by the full recipe; the same without the neutral projection; the stories'
     static embeddings; TF-IDF; word counts; the probe with shuffled labels.
+
+    Returns
+    -------
+    Identification
     """
     rng = np.random.default_rng(seed)
     found: dict[tuple[str, str], np.ndarray] = {}
@@ -459,7 +468,8 @@ def identification_by_layer(extractions: Sequence[Extraction], *, seed: int = 0)
 
     Returns
     -------
-    DataFrame with columns setting, layer, top1, low, high.
+    DataFrame
+        With columns setting, layer, top1, low, high.
     """
     rows = []
     for layer in range(extractions[0].vectors.n_layers):
@@ -481,7 +491,8 @@ def within_batches(extraction: Extraction, layer: int) -> dict[str, np.ndarray]:
 
     Returns
     -------
-    dict with "own batch": ``[topics, emotions]`` ranks, and "chance": ``[emotions]``.
+    dict
+        "own batch": ``[topics, emotions]`` ranks, and "chance": ``[emotions]``.
     """
     grid, batches = extraction.crossed(layer), extraction.batches()[0]
     components = components_for(extraction.neutral.layer(layer), NEUTRAL_VARIANCE)

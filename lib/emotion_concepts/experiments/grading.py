@@ -53,6 +53,8 @@ def load_labelled(
     BadInput
         Names the line: for a missing column, a value of another type, or one that is not allowed.
 
+    Examples
+    --------
     >>> load_labelled("blackmail", {"id": str, "split": ("develop", "held")}).shape
     (96, 2)
     """
@@ -77,17 +79,20 @@ def agreement(true: Sequence, graded: Sequence, labels: Sequence) -> pd.DataFram
 
     Returns
     -------
-    DataFrame, one row a label and "overall": label, n (so labelled by hand), precision, recall (of
-    the overall row the share graded alike, in both), low, high (95 % Wilson interval of recall),
-    majority (share of the commonest label: the null) and kappa (Cohen's; 0 is chance, NaN where
-    there is one label only), both of the overall row only. NaN where nothing was found, or nothing
-    is to be found.
+    DataFrame
+        One row a label and "overall": label, n (so labelled by hand), precision, recall (of the
+        overall row the share graded alike, in both), low, high (95 % Wilson interval of recall),
+        majority (share of the commonest label: the null) and kappa (Cohen's; 0 is chance, NaN where
+        there is one label only), both of the overall row only. NaN where nothing was found, or
+        nothing is to be found.
 
     Raises
     ------
     BadInput
         For no texts, lists of different lengths, or a label outside `labels`.
 
+    Examples
+    --------
     >>> found = agreement(["yes", "yes", "no", "no"], ["yes", "no", "no", "no"], ["yes", "no"])
     >>> found.recall.tolist(), float(found.kappa.iloc[-1])
     ([0.5, 1.0, 0.75], 0.5)
@@ -149,8 +154,9 @@ def rates(graded: pd.DataFrame, outcome: str) -> pd.DataFrame:
 
     Returns
     -------
-    DataFrame, one row a cell in order of appearance: kind, direction, strength, n, hits, rate, low,
-    high (95 % Wilson interval), unparsable (share), repetition (mean).
+    DataFrame
+        One row a cell in order of appearance: kind, direction, strength, n, hits, rate, low, high
+        (95 % Wilson interval), unparsable (share), repetition (mean).
 
     Raises
     ------
@@ -191,9 +197,10 @@ def rate_tests(
 
     Returns
     -------
-    DataFrame, one row an emotion cell: direction, strength, rate, control_rate, difference, low,
-    high (95 % bootstrap over texts of each side), n (texts of the cell), p (two-sided, the larger
-    of both), passes (adjusted p below .05).
+    DataFrame
+        One row an emotion cell: direction, strength, rate, control_rate, difference, low, high (95
+        % bootstrap over texts of each side), n (texts of the cell), p (two-sided, the larger of
+        both), passes (adjusted p below .05).
 
     Raises
     ------
@@ -277,6 +284,8 @@ def score_auc(
     BadInput
         For different lengths, scores that are no numbers, or fewer than two groups or labels.
 
+    Examples
+    --------
     >>> found = score_auc([3, 1, 4, 2], [1, 0, 1, 0], groups=[0, 0, 1, 1])
     >>> found.value, found.n
     (1.0, 4)
@@ -357,7 +366,8 @@ def own_words(texts: Sequence[str], labels: Sequence[int], groups: Sequence) -> 
 
     Returns
     -------
-    Decision values, of up to five models, each with both classes of equal weight.
+    ``[n]``
+        Decision values, of up to five models, each with both classes of equal weight.
 
     Raises
     ------

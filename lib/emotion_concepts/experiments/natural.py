@@ -72,6 +72,8 @@ def load_passages(source: str | Path = "speeches", *, limit: int, words: int = 8
     EmotionConceptsError
         If a packaged set or a dataset cannot be fetched.
 
+    Examples
+    --------
     >>> import tempfile
     >>> path = Path(tempfile.mkdtemp(), "own.txt")
     >>> _ = path.write_text("One two. Three four five. Six.")
@@ -204,6 +206,7 @@ class NaturalReading:
 
     @property
     def n_passages(self) -> int:
+        """How many passages were read."""
         return len(self.means)
 
 
@@ -232,6 +235,10 @@ def read_passages(
         Snippets an emotion.
     progress : str, optional
         Label of the progress bar; none without.
+
+    Returns
+    -------
+    NaturalReading
 
     Raises
     ------

@@ -63,6 +63,7 @@ class Comparison:
         return post - base
 
     def rows(self, which: str) -> np.ndarray:
+        """Return which prompts are of a set, as ``[prompts]`` truth values."""
         found = (self.prompts["set"] == which).to_numpy()
         if not found.any():
             raise BadInput(f"no prompts of set {which!r}; {nearest(which, set(self.prompts.set))}")
@@ -87,6 +88,10 @@ def compare_models(
     form : {"chat", "transcript"}
         ``chat`` is the template of the post-trained model for both; ``transcript`` a plain dialogue
         without any, since the template alone moves what is read.
+
+    Returns
+    -------
+    Comparison
 
     Raises
     ------
@@ -143,6 +148,11 @@ def profile_agreement(
     ----------
     a, b : ``[prompts, emotions]``
         Resampled together if they have as many prompts (two models, the same prompts), else apart.
+
+    Returns
+    -------
+    Estimate
+        The correlation r.
     """
     draws = [
         resampled(side, resamples=resamples, seed=seed if len(a) == len(b) else seed + n)
@@ -188,8 +198,9 @@ def movers(
 
     Returns
     -------
-    DataFrame with columns emotion, shift, low, high (over prompts), p (two-sided t over prompts),
-    moved (false discovery rate below .05 over all emotions).
+    DataFrame
+        With columns emotion, shift, low, high (over prompts), p (two-sided t over prompts), moved
+        (false discovery rate below .05 over all emotions).
     """
     draws = resampled(shift, resamples=resamples, seed=seed)
     low, high = np.quantile(draws, [0.025, 0.975], axis=0)
@@ -249,9 +260,10 @@ def by_layer(comparison: Comparison) -> pd.DataFrame:
 
     Returns
     -------
-    DataFrame, one row a layer: layer, size (root mean square over emotions of the mean shift),
-    neighbour (r over emotions with the shift of the layer before; none at the first), agreement (r
-    over emotions of base and post).
+    DataFrame
+        One row a layer: layer, size (root mean square over emotions of the mean shift), neighbour
+        (r over emotions with the shift of the layer before; none at the first), agreement (r over
+        emotions of base and post).
     """
     rows, before = [], None
     for layer in range(comparison.base.shape[1]):
@@ -304,7 +316,8 @@ def likeness(
 
     Returns
     -------
-    (mean r over splits, arms by arms; share of splits in which each arm is most like itself)
+    tuple
+        (mean r over splits, arms by arms; share of splits in which each arm is most like itself).
     """
     names, rng = list(shifts), np.random.default_rng(seed)
     found = np.empty((splits, len(names), len(names)))

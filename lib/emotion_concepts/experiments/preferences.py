@@ -194,9 +194,10 @@ def competence(
 
     Returns
     -------
-    DataFrame, one row a kind and measure: kind ("taste", "fact"; verdicts have no facts), measure,
-    accuracy (position taken out) with low, high, n and p against a coin, and bias (mean log-odds of
-    whatever stands first; 0 for verdicts).
+    DataFrame
+        One row a kind and measure: kind ("taste", "fact"; verdicts have no facts), measure,
+        accuracy (position taken out) with low, high, n and p against a coin, and bias (mean
+        log-odds of whatever stands first; 0 for verdicts).
     """
     rows = []
     for kind, items in choices.groupby("kind", sort=False):
@@ -348,6 +349,8 @@ def elo(wins: np.ndarray) -> np.ndarray:
     wins : ``[n, n]``
         How often, or with which summed probability, i beat j.
 
+    Examples
+    --------
     >>> gap = elo(np.array([[0, 10 / 11], [1 / 11, 0]]))
     >>> round(float(gap[0] - gap[1]))
     400
@@ -419,8 +422,9 @@ def probe_correlations(
 
     Returns
     -------
-    DataFrame, one row an emotion: emotion, r, low, high, n, p (activities shuffled), passes (false
-    discovery rate below .05 over emotions), low_null, high_null (central 95 % of shuffled r).
+    DataFrame
+        One row an emotion: emotion, r, low, high, n, p (activities shuffled), passes (false
+        discovery rate below .05 over emotions), low_null, high_null (central 95 % of shuffled r).
     """
     r = column_correlations(readings, preference)
     null = permuted_correlations(readings, preference, resamples=resamples, seed=seed)
@@ -466,6 +470,11 @@ def norm_agreement(
     readings : ``[activities, emotions]``
     rating : ``[emotions]``
         NaN where an emotion has none.
+
+    Returns
+    -------
+    Estimate
+        The correlation r.
     """
     rated = ~np.isnan(rating)
     r = column_correlations(readings[:, rated], preference)
@@ -491,8 +500,8 @@ def predictions(
 
     Returns
     -------
-    DataFrame with columns source, r, low, high, n, p (preference shuffled), predicted
-    (``[activities]``).
+    DataFrame
+        With columns source, r, low, high, n, p (preference shuffled), predicted (``[activities]``).
     """
     rng = np.random.default_rng(seed)
     shuffled = np.stack([rng.permutation(preference) for _ in range(permutations)], axis=1)
@@ -559,8 +568,9 @@ def steered_shifts(
 
     Returns
     -------
-    DataFrame, one row a direction, strength and item: kind, direction, strength, item (number),
-    shift (of its log-odds, mean over references), fluency (of the reply, against unsteered).
+    DataFrame
+        One row a direction, strength and item: kind, direction, strength, item (number), shift (of
+        its log-odds, mean over references), fluency (of the reply, against unsteered).
     """
     asked = about(model, items, reference, measure=measure)
     cells = cells_of(directions, strengths)

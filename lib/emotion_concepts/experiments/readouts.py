@@ -66,6 +66,8 @@ def own_minus_others(
     matrix : ``[rows, columns]``
     own : the column of each row
 
+    Examples
+    --------
     >>> difference, p = own_minus_others(np.eye(8), range(8))
     >>> difference, p < 0.001
     (1.0, True)
@@ -99,9 +101,10 @@ def scenario_tests(
 
     Returns
     -------
-    DataFrame, one row a method: method, by_probe (share of probes that are highest on a scenario of
-    their own), by_scenario (share of scenarios whose highest probe is their own) with low and high,
-    hits (``[scenarios]``), difference (own minus other readings), p (labels shuffled), n.
+    DataFrame
+        One row a method: method, by_probe (share of probes that are highest on a scenario of their
+        own), by_scenario (share of scenarios whose highest probe is their own) with low and high,
+        hits (``[scenarios]``), difference (own minus other readings), p (labels shuffled), n.
     """
     own = np.asarray(own)
     rows = []
@@ -204,9 +207,10 @@ def number_curves(
 
     Returns
     -------
-    DataFrame, one row an emotional template, value and probe: template, title, probe, x, value
-    (projection minus the template's mean), control (mean of its controls), low, high (95 % of
-    random directions, either sign).
+    DataFrame
+        One row an emotional template, value and probe: template, title, probe, x, value (projection
+        minus the template's mean), control (mean of its controls), low, high (95 % of random
+        directions, either sign).
     """
     probes = list(table.probe.unique())
     prompts = table.drop_duplicates(["template", "x"]).reset_index(drop=True)
@@ -248,9 +252,10 @@ def number_tests(
 
     Returns
     -------
-    DataFrame, one row a claim: template, probe, sign, change (in the claimed direction), p (share
-    of random directions that move as much or more that way), control (the largest change among the
-    template's controls, that way), passes (p < .05 and above every control).
+    DataFrame
+        One row a claim: template, probe, sign, change (in the claimed direction), p (share of
+        random directions that move as much or more that way), control (the largest change among the
+        template's controls, that way), passes (p < .05 and above every control).
     """
     rows = []
     where = {name: n for n, name in enumerate(templates)}
@@ -301,9 +306,10 @@ def position_residuals(
 
     Returns
     -------
-    ({"statement": its last character, "user": the message's last character, "colon": the last
-    token before the reply, "reply": mean over the model's own greedy reply of `new_tokens`
-    tokens}, each ``[messages, n_layers, d_model]``; the replies).
+    tuple
+        ({"statement": its last character, "user": the message's last character, "colon": the last
+        token before the reply, "reply": mean over the model's own greedy reply of `new_tokens`
+        tokens}, each ``[messages, n_layers, d_model]``; the replies).
     """
     messages = table.drop_duplicates("id")
     prompts = [model.chat_prompt([{"role": "user", "content": text}]) for text in messages.text]
@@ -341,6 +347,11 @@ def place_agreement(
     ----------
     a, b : ``[messages, probes]``
         Centred over messages, so that a probe which is high everywhere adds nothing.
+
+    Returns
+    -------
+    Estimate
+        The correlation r.
     """
     rng = np.random.default_rng(seed)
     n = len(a)
@@ -365,7 +376,8 @@ def span_readings(model: TracedModel, vectors: EmotionVectors, table: pd.DataFra
 
     Returns
     -------
-    DataFrame with the columns of `table`, layer and reading.
+    DataFrame
+        With the columns of `table`, layer and reading.
     """
     texts = list(dict.fromkeys(table.text))
     prompts = {text: model.chat_prompt([{"role": "user", "content": text}]) for text in texts}
@@ -401,7 +413,8 @@ def pair_map(
 
     Returns
     -------
-    (``[n_layers, tokens]`` differences of the cosine, tokens as text)
+    tuple
+        (``[n_layers, tokens]`` differences of the cosine, tokens as text).
 
     Raises
     ------
@@ -429,7 +442,8 @@ def pair_effects(span_table: pd.DataFrame, *, resamples: int = 2000, seed: int =
 
     Returns
     -------
-    DataFrame with columns family, span, layer, effect, low, high, n.
+    DataFrame
+        With columns family, span, layer, effect, low, high, n.
     """
     rng = np.random.default_rng(seed)
     signed = span_table.assign(effect=span_table.sign * span_table.reading)

@@ -64,6 +64,8 @@ def label(reply: str, task: Mapping) -> dict:
     SandboxUnavailable
         Where code cannot be run safely.
 
+    Examples
+    --------
     >>> task = load_coding().query("id == 'leap' and version == 'impossible'").iloc[0]
     >>> label("CANNOT: 1900 was no leap year.", task)["label"]
     'admits'
@@ -163,8 +165,9 @@ def rises(shown: pd.DataFrame, values: np.ndarray) -> np.ndarray:
 
     Returns
     -------
-    ``[tasks, k]``, in the order in which tasks first appear: the rise where tests fail less that
-    where the same code passes.
+    ``[tasks, k]``
+        In the order in which tasks first appear: the rise where tests fail less that where the same
+        code passes.
     """
     where = {
         key: n for n, key in enumerate(zip(shown.id, shown.outcome, shown["count"], strict=True))
@@ -197,8 +200,9 @@ def failure_readings(
 
     Returns
     -------
-    DataFrame, one row an emotion, outcome and count: emotion, outcome, failures, value (mean over
-    tasks, less the mean of the untouched requests), low, high (bootstrap over tasks), n.
+    DataFrame
+        One row an emotion, outcome and count: emotion, outcome, failures, value (mean over tasks,
+        less the mean of the untouched requests), low, high (bootstrap over tasks), n.
     """
     rows, start = [], (shown["count"] == 0).to_numpy()
     for (outcome, count), where in shown.groupby(["outcome", "count"], sort=False).indices.items():
@@ -469,15 +473,18 @@ def load_labelled(path: str | Path | None = None) -> pd.DataFrame:
 
     Returns
     -------
-    DataFrame ``[91, 6]`` with columns id, split ("held", written before the rules and not used to
-    make them, or "dev"), task and version (of `coding.load_coding`), label (of `LABELS`), text. One
-    hand wrote replies, labels and rules.
+    DataFrame ``[91, 6]``
+        With columns id, split ("held", written before the rules and not used to make them, or
+        "dev"), task and version (of `coding.load_coding`), label (of `LABELS`), text. One hand
+        wrote replies, labels and rules.
 
     Raises
     ------
     BadInput
         For a line with a missing field, or an unknown label, task or version.
 
+    Examples
+    --------
     >>> load_labelled().split.value_counts().to_dict()
     {'dev': 47, 'held': 44}
     """

@@ -219,11 +219,12 @@ def speaker_cosines(
 
     Returns
     -------
-    DataFrame, one row a pair: pair ("present-present" and "other-other" across the tokens of the
-    two roles; "present-other", "story-present" and "story-other" within the tokens of a role, mean
-    of both); same, same_low, same_high (mean same-emotion cosine), different, difference, low,
-    high (same minus different), n (dialogues), refits, p (one-sided, emotions of one set
-    shuffled).
+    DataFrame
+        One row a pair: pair ("present-present" and "other-other" across the tokens of the two
+        roles; "present-other", "story-present" and "story-other" within the tokens of a role, mean
+        of both); same, same_low, same_high (mean same-emotion cosine), different, difference, low,
+        high (same minus different), n (dialogues), refits, p (one-sided, emotions of one set
+        shuffled).
 
     Notes
     -----
@@ -281,8 +282,9 @@ def speaker_reliability(
 
     Returns
     -------
-    DataFrame, one row a set: tokens, whose, reliability, low, high (over emotions), n (emotions),
-    splits (kept: both halves can be fitted).
+    DataFrame
+        One row a set: tokens, whose, reliability, low, high (over emotions), n (emotions), splits
+        (kept: both halves can be fitted).
     """
     for role in ROLES:
         _check(x[role], dialogues)
@@ -366,9 +368,10 @@ def decode_speakers(
 
     Returns
     -------
-    DataFrame: role (whose tokens), whose ("own" or "other" emotion), method ("probe" or "TF-IDF"),
-    value (share named right), low, high (Wilson), n, chance, p (one-sided binomial), hits ``[n]``,
-    for `readouts.hit_difference`.
+    DataFrame
+        Role (whose tokens), whose ("own" or "other" emotion), method ("probe" or "TF-IDF"), value
+        (share named right), low, high (Wilson), n, chance, p (one-sided binomial), hits ``[n]``,
+        for `readouts.hit_difference`.
 
     Notes
     -----
@@ -426,12 +429,13 @@ def hidden_readouts(
 
     Returns
     -------
-    DataFrame, one row a training set, condition and method: train ("same": the condition itself;
-    "shown"; both on the other topics; "stories": the nearest story vector, nothing trained), test
-    (condition), method (the names in `x`, "TF-IDF" of the speaker's turns, "TF-IDF of the
-    preamble"), value (share named right), low, high (Wilson), n, p (one-sided binomial against
-    1 / emotions), hits ``[n]`` in the order of the table. For two methods on the same dialogues
-    see `readouts.hit_difference`.
+    DataFrame
+        One row a training set, condition and method: train ("same": the condition itself; "shown";
+        both on the other topics; "stories": the nearest story vector, nothing trained), test
+        (condition), method (the names in `x`, "TF-IDF" of the speaker's turns, "TF-IDF of the
+        preamble"), value (share named right), low, high (Wilson), n, p (one-sided binomial against
+        1 / emotions), hits ``[n]`` in the order of the table. For two methods on the same dialogues
+        see `readouts.hit_difference`.
 
     Notes
     -----
@@ -556,6 +560,10 @@ def deflection_test(
     own : the row of `stories` of each deflection vector
     variance : float
         Share of the story vectors' variance that the removed components hold.
+
+    Returns
+    -------
+    DeflectionTest
     """
     n, d = deflection.shape
     if len(own) != n:

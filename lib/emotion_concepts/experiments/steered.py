@@ -165,7 +165,8 @@ def rollouts(
 
     Returns
     -------
-    DataFrame, one row a text: kind, direction, strength, item (number of the prompt), seed, text.
+    DataFrame
+        One row a text: kind, direction, strength, item (number of the prompt), seed, text.
     """
     items = np.repeat(np.arange(len(prompts)), samples)
     many, seeds = [prompts[item] for item in items], list(range(len(items)))
@@ -201,8 +202,11 @@ def log_odds(scores: np.ndarray, kinds: Sequence[str], a: str, b: str) -> np.nda
 
     Returns
     -------
-    ``[...]``: difference of the means over the paraphrases of each kind, in nats per token.
+    ``[...]``
+        Difference of the means over the paraphrases of each kind, in nats per token.
 
+    Examples
+    --------
     >>> float(log_odds(np.array([-1.0, -2.0, -4.0]), ["do", "do", "leave"], "do", "leave"))
     2.5
     """
@@ -236,9 +240,10 @@ def option_shifts(
 
     Returns
     -------
-    DataFrame, one row a cell, prompt and measure: kind, direction, strength, item (number of the
-    prompt), measure, value (log-odds, nats per token), shift (value less that without steering),
-    fluency (change of all options' log-probability per token).
+    DataFrame
+        One row a cell, prompt and measure: kind, direction, strength, item (number of the prompt),
+        measure, value (log-odds, nats per token), shift (value less that without steering), fluency
+        (change of all options' log-probability per token).
     """
     plain = option_logprobs(model, prompts, options).mean
     scores = leanings(
@@ -328,11 +333,12 @@ def shift_tests(
 
     Returns
     -------
-    DataFrame, one row a direction and sign: kind, direction, strength, shift (mean over items) with
-    low, high and n, fluency, beyond (shift minus the mean of random directions), p (two-sided: a
-    new random direction would shift as far, by Student's t), and for emotions alone (None for
-    controls) passes (adjusted p below .05) and clear (further beyond the random directions than any
-    shuffled or unrelated one).
+    DataFrame
+        One row a direction and sign: kind, direction, strength, shift (mean over items) with low,
+        high and n, fluency, beyond (shift minus the mean of random directions), p (two-sided: a new
+        random direction would shift as far, by Student's t), and for emotions alone (None for
+        controls) passes (adjusted p below .05) and clear (further beyond the random directions than
+        any shuffled or unrelated one).
 
     Raises
     ------
@@ -422,7 +428,7 @@ def judged(tests: pd.DataFrame, expected: Mapping[tuple[str, int], int]) -> str:
 
 
 def specificity(shifts: pd.DataFrame, a: str, b: str) -> Estimate:
-    """Correlate over items the shifts induced by two directions.
+    """Return the correlation over items of the shifts induced by two directions.
 
     For opposite emotions an effect of emotion gives a negative r; near 1 the shift is the same
     whatever is added, and says nothing of emotion.
@@ -456,9 +462,10 @@ def damage(
 
     Returns
     -------
-    DataFrame with columns kind, direction, strength, perplexity (ratio of steered to unsteered), kl
-    (nats, of the next token after the first half, unsteered against steered; mean over texts) and n
-    (texts).
+    DataFrame
+        With columns kind, direction, strength, perplexity (ratio of steered to unsteered), kl
+        (nats, of the next token after the first half, unsteered against steered; mean over texts)
+        and n (texts).
     """
     heads, tails = zip(*map(halves, texts), strict=True)
     base = continuation_logprobs(model, heads, tails)

@@ -268,8 +268,9 @@ def load_labelled(path: str | Path | None = None) -> pd.DataFrame:
 
     Returns
     -------
-    DataFrame ``[120, 6]`` with columns split ("held" or "dev"), prompt (id in
-    `beliefs.load_sycophancy`), text, sycophantic, harsh (bool), stance.
+    DataFrame ``[120, 6]``
+        With columns split ("held" or "dev"), prompt (id in `beliefs.load_sycophancy`), text,
+        sycophantic, harsh (bool), stance.
 
     Notes
     -----
@@ -282,6 +283,8 @@ def load_labelled(path: str | Path | None = None) -> pd.DataFrame:
     BadInput
         For a line with a missing field, a label that is no bool, or an unknown stance.
 
+    Examples
+    --------
     >>> load_labelled().split.value_counts().to_dict()
     {'held': 60, 'dev': 60}
     """

@@ -45,6 +45,7 @@ from emotion_concepts.stats import (
 from emotion_concepts.tracing import TracedModel, continuation_logprobs, mean_embedding
 
 NORMS = ("pleasure", "arousal")
+READ_NORMS = (*NORMS, "glasgow_valence")
 N_COMPONENTS = 5
 
 
@@ -89,7 +90,8 @@ def model_ratings(model: TracedModel) -> pd.DataFrame:
 
     Returns
     -------
-    DataFrame indexed by emotion with columns pleasure and arousal, in nats per token.
+    DataFrame
+        Indexed by emotion with columns pleasure and arousal, in nats per token.
     """
     text = (files("emotion_concepts") / "data/scenarios/ratings.yaml").read_text()
     out = {}
@@ -121,8 +123,9 @@ def component_tests(
 
     Returns
     -------
-    DataFrame, one row a layer, component and norm: r, low, high, n, p (this component alone),
-    p_pc (corrected for the choice among five components), p_layer (for component and layer).
+    DataFrame
+        One row a layer, component and norm: r, low, high, n, p (this component alone), p_pc
+        (corrected for the choice among five components), p_layer (for component and layer).
     """
     rows = []
     for norm in NORMS:
@@ -165,8 +168,9 @@ def beside_people(tests: pd.DataFrame) -> pd.DataFrame:
 
     Returns
     -------
-    DataFrame for `plots.correlation_grid`: pc (as "PC1"), norm, r, low, high, null, human_low,
-    human_high, paper.
+    DataFrame
+        For `plots.correlation_grid`: pc (as "PC1"), norm, r, low, high, null, human_low,
+        human_high, paper.
     """
     agreement = {"pleasure": "human_valence_r", "arousal": "human_arousal_r"}
     theirs = {(1, "pleasure"): "pc1_pleasure_r", (2, "arousal"): "pc2_arousal_r"}
@@ -198,7 +202,8 @@ def best_by_layer(tests: pd.DataFrame) -> pd.DataFrame:
 
     Returns
     -------
-    DataFrame with columns layer, norm (or "best of five by chance"), r, low, high.
+    DataFrame
+        With columns layer, norm (or "best of five by chance"), r, low, high.
     """
     rows = []
     for norm in NORMS:
@@ -221,7 +226,8 @@ def within_sign(
 
     Returns
     -------
-    DataFrame with columns words, r, low, high, n, p.
+    DataFrame
+        With columns words, r, low, high, n, p.
     """
     scores = pca(vectors, pc).scores[:, pc - 1]
     rows = []
@@ -238,7 +244,7 @@ def within_sign(
 def readout_tests(
     sources: Mapping[str, np.ndarray],
     emotions: pd.DataFrame,
-    norms: Sequence[str] = (*NORMS, "glasgow_valence"),
+    norms: Sequence[str] = READ_NORMS,
     *,
     permutations: int = 100,
     seed: int = 0,
@@ -250,7 +256,8 @@ def readout_tests(
 
     Returns
     -------
-    DataFrame with columns source, norm, r, low, high, n, p (against shuffled ratings).
+    DataFrame
+        With columns source, norm, r, low, high, n, p (against shuffled ratings).
     """
     rng = np.random.default_rng(seed)
     rows = []
@@ -313,7 +320,8 @@ def cluster_tests(
 
     Returns
     -------
-    DataFrame with columns source, ari, nmi, null_ari (95th percentile), null_nmi, p.
+    DataFrame
+        With columns source, ari, nmi, null_ari (95th percentile), null_nmi, p.
     """
     rng = np.random.default_rng(seed)
     given = emotions.cluster.to_numpy()
@@ -392,9 +400,10 @@ def similarity_tests(
 
     Returns
     -------
-    DataFrame with columns source, human (correlation of similarities with the human plane), p
-    (words shuffled), with_vectors (over all words), partial (what remains of the vectors'
-    correlation with the human plane once this baseline is regressed out), p_partial.
+    DataFrame
+        With columns source, human (correlation of similarities with the human plane), p (words
+        shuffled), with_vectors (over all words), partial (what remains of the vectors' correlation
+        with the human plane once this baseline is regressed out), p_partial.
     """
     rng = np.random.default_rng(seed)
     rated, human = human_similarity(emotions)
@@ -428,8 +437,9 @@ def baseline_table(
 
     Returns
     -------
-    DataFrame with columns source, ARI (with the paper's clusters), pleasure and arousal (the best
-    of five components, its r and p corrected for five).
+    DataFrame
+        With columns source, ARI (with the paper's clusters), pleasure and arousal (the best of five
+        components, its r and p corrected for five).
     """
     clusters = cluster_tests(sources, emotions, permutations=permutations, seed=seed)
     rows = []
@@ -543,8 +553,9 @@ def component_meaning(
 
     Returns
     -------
-    DataFrame with columns pc, feature, kind ("style" or "norm"), r, n, p (permutation, corrected
-    for the choice among all features and components of its kind).
+    DataFrame
+        With columns pc, feature, kind ("style" or "norm"), r, n, p (permutation, corrected for the
+        choice among all features and components of its kind).
     """
     style = emotion_features(extraction).loc[emotions.index]
     norms = emotions[["pleasure", "arousal", "dominance", "glasgow_valence"]]
