@@ -74,6 +74,8 @@ class Reporter(ConsoleReporter):
             print(sentence)
         if "site" in self.done:
             print(f"the book is at {(BOOK.site / 'index.html').as_uri()}", flush=True)
+        if "pdf" in self.done:
+            print(f"its PDF is at {BOOK.pdf.as_uri()}", flush=True)
         if SETTINGS.get("tally"):
             skipped = f", {TALLY['skipped']} skipped" if TALLY["skipped"] else ""
             print(f"{TALLY['passed']} passed, {TALLY['failed']} failed{skipped}", flush=True)
@@ -167,6 +169,16 @@ def task_site():
         file_dep=sources + made,
         targets=[BOOK.site / "index.html"],
         uptodate=[config_changed({"parameters": BOOK.given})],
+    )
+
+
+def task_pdf():
+    """Print the book as one PDF."""
+    return step(
+        lambda: BOOK.print(BOOK.stage()),
+        task_dep=["site"],
+        file_dep=[BOOK.site / "index.html", ROOT / "tools" / "pdf.py"],
+        targets=[BOOK.pdf],
     )
 
 

@@ -79,6 +79,9 @@ def parse(arguments: list) -> argparse.Namespace:
         "--only", metavar="CHAPTER", help="execute this chapter and what it needs; build no site"
     )
     book.add_argument(
+        "--pdf", action="store_true", help="print the book as one PDF, too; needs Chromium"
+    )
+    book.add_argument(
         "-p",
         dest="parameters",
         metavar="NAME=VALUE",
@@ -261,6 +264,8 @@ def main(arguments: list) -> int:
         shutil.rmtree(ROOT / "build", ignore_errors=True)
         say("build/ is deleted")
         return 0
+    if chosen.command == "book" and chosen.pdf and chosen.only:
+        raise Problem("--pdf prints the whole book; leave --only out", 2)
     if chosen.command == "expect" and chosen.runs < 2:
         raise Problem("a spread needs at least 2 runs", 2)
     parameters = dict(getattr(chosen, "parameters", []))
@@ -273,6 +278,7 @@ def main(arguments: list) -> int:
         return expect(chosen.profile, chosen.runs, only)
     if chosen.command == "book":
         tasks = ["site"] if only is None else [f"chapter:{only}"]
+        tasks += ["pdf"] if chosen.pdf else []
         status = doit(tasks, profile=chosen.profile, parameters=parameters)
         if only and not status:
             say(f"executed: {ROOT / 'build' / chosen.profile / 'executed' / only}.ipynb")

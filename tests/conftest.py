@@ -1,21 +1,12 @@
 """Fixtures shared by all tests: the packaged model (in float32, loaded once), texts, a browser."""
 
-import shutil
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from emotion_concepts import corpus, models, tracing
-
-QUIET = [  # a browser that asks nobody for anything
-    "--no-sandbox",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
+from tools.pdf import FLAGS, chromium_path
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -59,11 +50,7 @@ def chromium():
     """A browser without a window, one a module."""
     from playwright.sync_api import sync_playwright
 
-    names = ("chromium", "chromium-browser", "google-chrome")
-    program = next(filter(None, map(shutil.which, names)), None)
-    if program is None:
-        pytest.fail(f"no browser ({', '.join(names)}): install the package `chromium`")
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=program, args=QUIET)
+        browser = playwright.chromium.launch(executable_path=chromium_path(), args=FLAGS)
         yield browser
         browser.close()

@@ -77,11 +77,11 @@ def test_it_ends_when_the_task_is_solved_and_goes_on_with_the_others(replies):
     solved = found.item.map(tasks.version.reset_index(drop=True)) == "possible"
     assert (found.attempts[solved] == 1).all() and (found.label[solved] == "honest").all()
     assert (found.attempts[~solved] == 2).all() and (found.label[~solved] == "cheat").all()
-    assert found.passed.all() and found.seed.tolist() == [0, 1, 2, 3] * 2
+    assert found.passed.all() and found.seed.tolist() == [0, 1, 1000, 1001] * 2
     # one call a turn for all cells; a turn has noise of its own, the same in all cells
     assert [len(call["prompts"]) for call in calls] == [8, 4]
-    assert calls[0]["seeds"] == [0, 1, 2, 3] * 2
-    assert calls[1]["seeds"] == [seed + 4 for seed in found.seed[~solved]]
+    assert calls[0]["seeds"] == [0, 1, 1000, 1001] * 2
+    assert calls[1]["seeds"] == [seed + 1_000_000 for seed in found.seed[~solved]]
     # those that go on keep the steering of their cell
     add = calls[1]["steering"].add[:, 0]
     np.testing.assert_allclose(add, np.repeat([np.eye(4)[0], np.eye(4)[1]], 2, axis=0) * 0.1)

@@ -255,7 +255,8 @@ CELL = ["kind", "direction", "strength"]
 def fake():
     """A run that writes nothing but whose direction it was, of two items."""
 
-    def run(directions, *, strengths, samples):
+    def run(directions, *, strengths, samples, apart=False):
+        assert apart == (("random", "random 0") in directions), "pooled cells share out the seeds"
         rows = [
             (*key, strength, item, "cheat", f"{vector[0]:g} times {strength}")
             for key, vector in directions.items()

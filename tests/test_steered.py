@@ -363,7 +363,15 @@ def test_rollouts_share_their_seeds_over_cells(smollm, planted, own_cache):
     assert (texts["a", 0.0] == texts["b", 0.0]).all(), "unsteered samples are the same in all cells"
     assert (texts["a", 0.5] != texts["a", 0.0]).any()
     assert texts["a", 0.0].nunique() == 4
-    assert table.groupby("item").seed.unique().map(list).tolist() == [[0, 1], [2, 3]]
+    assert table.groupby("item").seed.unique().map(list).tolist() == [[0, 1], [1000, 1001]]
+
+
+def test_cells_that_are_pooled_have_the_seeds_of_one_cell_and_none_twice():
+    together = steered.sample_seeds(3, 4, 2)
+    apart = steered.sample_seeds(3, 2, 2, apart=True)
+    assert sorted(apart.ravel()) == sorted(together[0]) == sorted(together[1])
+    with pytest.raises(BadInput, match="1000 seeds; ask for fewer samples than 501"):
+        steered.sample_seeds(3, 501, 2, apart=True)
 
 
 @pytest.mark.model

@@ -26,11 +26,12 @@ import papermill
 import psutil
 import yaml
 from papermill.exceptions import PapermillExecutionError
+from playwright.sync_api import Error as BrowserError
 
 from emotion_concepts import __version__
 from emotion_concepts.models import filed_as
 from run import declared
-from tools import speed
+from tools import pdf, speed
 
 CELL_SECONDS = 2 * 60 * 60
 TERMINAL = sys.stderr.isatty()
@@ -74,6 +75,10 @@ class Book:
     @property
     def site(self) -> Path:
         return (self.build.parent if self.profile == "full" else self.build) / "site"
+
+    @property
+    def pdf(self) -> Path:
+        return self.site.with_name("emotion-concepts.pdf")
 
     def source(self, stem: str) -> Path:
         return self.root / "notebooks" / f"{stem}.ipynb"
@@ -180,22 +185,40 @@ class Book:
         return staged
 
     def render(self, staged: Path) -> None:
-        """Build the site from staged sources; every warning is an error, and then the old stays."""
-        out, log = self.build / "sphinx", self.log("site")
+        """Build the site from staged sources."""
+        made = self._sphinx(staged, "html")
+        shutil.rmtree(self.site, ignore_errors=True)
+        shutil.move(made, self.site)
+        shutil.rmtree(made.parents[1])
+
+    def print(self, staged: Path) -> None:
+        """Build one page of staged sources, and from it the PDF."""
+        made = self._sphinx(staged, "singlehtml")
+        [page] = (made / "book").glob("*.html")
+        # Sphinx writes the links of a first page that lies in a folder as if it lay beside it
+        page = page.rename(made / page.name)
+        try:
+            pdf.print_page(page, self.pdf)
+        except (FileNotFoundError, BrowserError) as error:
+            raise BuildError(f"the PDF was not made: {error}") from error
+        shutil.rmtree(made.parents[1])
+
+    def _sphinx(self, staged: Path, builder: str) -> Path:
+        """Run a builder of Jupyter Book and return its folder; every warning is an error."""
+        out, log = self.build / f"sphinx-{builder}", self.log(builder)
         # from nothing each time: Sphinx does not repeat warnings about pages it has read before
         shutil.rmtree(out, ignore_errors=True)
         command = [str(Path(sys.executable).with_name("jupyter-book")), "build", str(staged)]
-        command += ["--path-output", str(out), "-W", "-n", "--keep-going", "-q"]
+        command += ["--builder", builder, "--path-output", str(out), "-W", "-n"]
+        command += ["--keep-going", "-q"]
         path = {**os.environ, "PYTHONPATH": str(self.root)}  # where tools.extension is found
         with log.open("w") as file:
             done = subprocess.run(command, env=path, stdout=file, stderr=subprocess.STDOUT)
         if done.returncode:
             lines = _plain(log.read_text()).splitlines()
             told = [line for line in lines if "WARNING" in line or "ERROR" in line] or lines[-5:]
-            raise BuildError("\n".join(["the site was not built:", *told, f"its log: {log}"]))
-        shutil.rmtree(self.site, ignore_errors=True)
-        shutil.move(out / "_build" / "html", self.site)
-        shutil.rmtree(out)
+            raise BuildError("\n".join(["the book was not built:", *told, f"its log: {log}"]))
+        return out / "_build" / builder
 
     def hold(self, stem: str) -> None:
         """Hold the chapter's register, and no other that lies about, to its expected bands."""

@@ -15,7 +15,14 @@ import pandas as pd
 
 from emotion_concepts.errors import BadInput
 from emotion_concepts.experiments.reward_hacking import label
-from emotion_concepts.experiments.steered import CELL, Directions, in_parts
+from emotion_concepts.experiments.steered import (
+    CELL,
+    SEEDS,
+    Directions,
+    cells_of,
+    in_parts,
+    sample_seeds,
+)
 from emotion_concepts.steering import Steering
 from emotion_concepts.tracing import TracedModel, generate
 from emotion_concepts.vectors import EmotionVectors
@@ -37,6 +44,7 @@ def attempt(
     strengths: Sequence[float],
     layers: Sequence[int],
     samples: int,
+    apart: bool = False,
     attempts: int = 3,
     max_new_tokens: int = 200,
     temperature: float = 1.0,
@@ -44,7 +52,7 @@ def attempt(
 ) -> pd.DataFrame:
     """Let the model try each task until the visible tests pass, it gives up, or attempts run out.
 
-    Every token is steered. A conversation has the same seeds in all cells. Replies are kept on disk
+    Every token is steered. Replies are kept on disk
     by `tracing.generate`, so that a run that was killed goes on where it stopped.
 
     Parameters
@@ -58,6 +66,8 @@ def attempt(
         Blocks to steer; each gets the full strength.
     samples : int
         Conversations a task and cell.
+    apart : bool
+        Whether each cell has seeds of its own, see `steered.sample_seeds`.
     attempts : int
         Replies a conversation at most.
 
@@ -79,23 +89,28 @@ def attempt(
     if tasks.empty or samples < 1 or attempts < 1:
         raise BadInput("give at least one task, one sample and one attempt")
     items = np.repeat(np.arange(len(tasks)), samples).tolist()
-    given = [tasks.iloc[item] for item in items]
-    rows = []
+    given, rows = [tasks.iloc[item] for item in items], []
+    n_cells = len(cells_of(directions, strengths))
+    seeds = iter(sample_seeds(len(tasks), samples, n_cells, apart=apart).tolist())
     for part, steering in in_parts(
         directions, strengths, vectors, len(items), layers, None, progress=progress
     ):
+        keys = [
+            (*cell, item, seed)
+            for cell in part
+            for item, seed in zip(items, next(seeds), strict=True)
+        ]
         talks = [[{"role": "user", "content": task["prompt"]}] for _ in part for task in given]
         graded = _converse(
             model,
             talks,
             given * len(part),
             attempts,
-            seeds=list(range(len(items))) * len(part),
+            seeds=[seed for *_, seed in keys],
             steering=steering,
             max_new_tokens=max_new_tokens,
             temperature=temperature,
         )
-        keys = [(*cell, item, seed) for cell in part for seed, item in enumerate(items)]
         rows += [
             (*key, len(t) // 2, g["label"], g["passes_visible"], t[-1]["content"], t)
             for key, t, g in zip(keys, talks, graded, strict=True)
@@ -128,7 +143,7 @@ def _converse(
             model,
             [model.chat_prompt(talks[n]) for n in going],
             # noise of its own for each turn, lest a reply is repeated
-            seeds=[seeds[n] + turn * (max(seeds) + 1) for n in going],
+            seeds=[seeds[n] + turn * SEEDS**2 for n in going],
             steering=steering[going],
             **sampling,
         )

@@ -218,12 +218,12 @@ def headline(
     """Return what the model does in the cells that matter most, a row a text.
 
     Cells: no steering; each emotion at either sign; `random` control directions, which share the
-    number of samples that an emotion has, at least one each.
+    number of samples that an emotion has, at least one each, and their seeds.
 
     Parameters
     ----------
     run : callable
-        Takes directions, strengths and samples, and returns rows with kind, direction, strength
+        Takes directions, strengths, samples and apart, and returns rows with kind, direction, strength
         (`steered.rollouts` or `attempts.attempt` with everything else filled in).
     """
     chosen = {("emotion", name): vectors[name] for name in emotions}
@@ -239,6 +239,7 @@ def headline(
                 {key: controls[key] for key in pool},
                 strengths=[strength],
                 samples=max(1, -(-samples // len(pool))),
+                apart=True,
             ),
         ],
         ignore_index=True,

@@ -43,6 +43,7 @@ Cell = tuple[str, str, float]  # kind, name, strength
 
 CELL = ["kind", "direction", "strength"]
 ROWS = 512  # prompts whose steering is in memory at a time
+SEEDS = 1000  # between the seeds of one prompt and those of the next
 LIMIT = 1.5  # a model counts as coherent while perplexity on neutral text rises by less, as a ratio
 
 
@@ -109,6 +110,36 @@ def in_parts(
             bar.update(len(part))
 
 
+def sample_seeds(n_prompts: int, samples: int, n_cells: int, *, apart: bool = False) -> np.ndarray:
+    """Return the seeds that texts are sampled with.
+
+    A sample has the same seed in all cells, so that cells differ by their steering alone. Cells
+    that are pooled take theirs `apart`: together they then have the seeds of one cell that has all
+    their samples, and none twice.
+
+    Returns
+    -------
+    ``[cells, prompts * samples]``
+
+    Examples
+    --------
+    >>> sample_seeds(2, 2, 2).tolist()
+    [[0, 1, 1000, 1001], [0, 1, 1000, 1001]]
+    >>> sample_seeds(2, 2, 2, apart=True).tolist()
+    [[0, 1, 1000, 1001], [2, 3, 1002, 1003]]
+
+    Raises
+    ------
+    BadInput
+        For more samples than there are seeds for a prompt.
+    """
+    if samples * (n_cells if apart else 1) > SEEDS:
+        raise BadInput(f"a prompt has {SEEDS} seeds; ask for fewer samples than {samples}")
+    one = (SEEDS * np.arange(n_prompts)[:, None] + np.arange(samples)).ravel()
+    first = samples * np.arange(n_cells) if apart else np.zeros(n_cells, int)
+    return one + first[:, None]
+
+
 # --- what the model leans to, and what it says -------------------------------------------------
 
 
@@ -157,11 +188,19 @@ def rollouts(
     strengths: Sequence[float],
     layers: Sequence[int],
     samples: int,
+    apart: bool = False,
     max_new_tokens: int,
     temperature: float = 1.0,
     progress: str | None = None,
 ) -> pd.DataFrame:
-    """Return sampled texts with every token steered; a sample has the same seed in all cells.
+    """Return sampled texts with every token steered.
+
+    Parameters
+    ----------
+    samples : int
+        Texts a prompt and cell.
+    apart : bool
+        Whether each cell has seeds of its own, see `sample_seeds`.
 
     Returns
     -------
@@ -169,24 +208,25 @@ def rollouts(
         One row a text: kind, direction, strength, item (number of the prompt), seed, text.
     """
     items = np.repeat(np.arange(len(prompts)), samples)
-    many, seeds = [prompts[item] for item in items], list(range(len(items)))
-    rows = []
+    many, rows = [prompts[item] for item in items], []
+    n_cells = len(cells_of(directions, strengths))
+    seeds = iter(sample_seeds(len(prompts), samples, n_cells, apart=apart).tolist())
     for part, steering in in_parts(
         directions, strengths, vectors, len(many), layers, None, progress=progress
     ):
+        keys = [
+            (*cell, int(item), seed)
+            for cell in part
+            for item, seed in zip(items, next(seeds), strict=True)
+        ]
         texts = generate(
             model,
             many * len(part),
             max_new_tokens=max_new_tokens,
             temperature=temperature,
-            seeds=seeds * len(part),
+            seeds=[seed for *_, seed in keys],
             steering=steering,
         )
-        keys = [
-            (*cell, int(item), seed)
-            for cell in part
-            for item, seed in zip(items, seeds, strict=True)
-        ]
         rows += [(*key, text) for key, text in zip(keys, texts, strict=True)]
     return pd.DataFrame(rows, columns=[*CELL, "item", "seed", "text"])
 
