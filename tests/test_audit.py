@@ -515,7 +515,7 @@ def test_a_notebook_shows_the_same_without_a_page_around_it(report):
         ("", "message 0 is empty"),
         (" \n ", "message 0 is empty"),
         ([], "there are no messages"),
-        (None, "give a text, or a list of messages.*not NoneType"),
+        (None, "give a list of messages.*not NoneType"),
         (b"Go on.", "not bytes"),
         (CHAT[0], "not dict"),
         (["Go on."], "message 0 is a str; give a dict"),

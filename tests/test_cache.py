@@ -1,7 +1,8 @@
 import numpy as np
 import pytest
 
-from emotion_concepts.cache import RowStore, TextStore, cache_dir, write_atomic
+from emotion_concepts import cache
+from emotion_concepts.cache import RowStore, TextStore, cache_dir, digest, write_atomic
 from emotion_concepts.errors import CacheError
 
 
@@ -82,6 +83,29 @@ def test_texts_survive_a_torn_line(tmp_path):
     assert store.texts() == {"a": "one\nline", "b": "zwei – “2”"}
     store.append({"c": "again"})
     assert store.texts()["c"] == "again" and store.path.read_bytes().startswith(whole)
+
+
+def test_a_torn_line_longer_than_what_is_read_at_once_is_dropped(tmp_path, monkeypatch):
+    monkeypatch.setattr(cache, "BLOCK", 4)
+    store = TextStore(tmp_path / "t.jsonl")
+    store.append({"a": "one"})
+    for torn in (b'["b", "a torn text', b"x"):
+        with open(store.path, "ab") as file:
+            file.write(torn)
+        store.append({"c": "three"})
+    assert store.texts() == {"a": "one", "c": "three"}
+    assert store.path.read_bytes().count(b"\n") == 3
+    store.path.write_bytes(b"nothing but a torn line")
+    store.append({"d": "four"})
+    assert store.texts() == {"d": "four"}
+
+
+def test_what_has_no_text_of_its_own_is_no_part_of_a_key(tmp_path):
+    assert digest(tmp_path) == digest(str(tmp_path))
+    assert digest(np.float32(0.5)) == digest(0.5)
+    for part in (object(), {1, 2}, np.ones(2)):
+        with pytest.raises(TypeError, match="cannot be part of a key"):
+            digest(part)
 
 
 def test_a_damaged_text_file_says_what_to_do(tmp_path):

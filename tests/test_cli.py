@@ -137,6 +137,7 @@ def test_options_that_cannot_be_followed_are_reported_before_the_model_is_loaded
         (("audit", prompt, "--html", tmp_path), "is a folder; name a file"),
         (("audit", prompt, "--csv", prompt / "x.csv"), "p.txt"),
         (("audit", prompt, "--watch", "calm,happi"), "'happi' is not one"),
+        (("audit", prompt, "--contexts", "1"), "at least 2 tasks, or 0 for none"),
     ):
         assert re.search(says, refused(*arguments)), arguments
 
@@ -157,7 +158,9 @@ def test_the_web_page_without_its_package_says_what_to_install(refused, monkeypa
         (["monitor", "--max-new-tokens", "0"], "0 is not a number from 1 up"),
         (["monitor", "--temperature", "nan"], "nan is not a number from 0 up"),
         (["monitor", "--temperature", "-1"], "-1 is not a number from 0 up"),
-        (["monitor", "--window", "few"], "invalid int value: 'few'"),
+        (["monitor", "--window", "few"], "invalid number value: 'few'"),
+        (["monitor", "--window", "0"], "0 is not a number from 1 up"),
+        (["audit", "x", "--fillers", "1"], "1 is not a number from 2 up"),
         (["monitor", "--on-alarm", "cry"], "invalid choice: 'cry'"),
         (["monitor", "--web", "--transcript", "x"], "not allowed with"),
     ],

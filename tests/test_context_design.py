@@ -9,8 +9,7 @@ import pytest
 from emotion_concepts import contexts, corpus
 from emotion_concepts.errors import BadInput, UnknownEmotion, UnknownLayer
 from emotion_concepts.experiments import context_design
-from emotion_concepts.experiments.cases import sign_flip_p
-from emotion_concepts.stats import holm
+from emotion_concepts.stats import holm, sign_flip_p
 from emotion_concepts.triggers import load_triggers
 from emotion_concepts.vectors import EmotionVectors
 
@@ -33,7 +32,7 @@ def planted(runs, rng, effects=EFFECTS, *, noise=0.5, tasks=100.0, vary=0.0):
 
 def effects_of(runs, values, **options):
     options = {"resamples": 400} | options
-    return context_design.factor_effects(runs, values, FACTORS, **options).set_index("factor")
+    return context_design.effects_within_tasks(runs, values, FACTORS, **options).set_index("factor")
 
 
 # --- factors -----------------------------------------------------------------------------------
@@ -145,7 +144,7 @@ def test_p_is_adjusted_for_the_number_of_factors():
 
 def test_one_factor_alone_is_enough_and_what_never_changes_has_no_effect():
     runs = runs_of(4, 8)
-    found = context_design.factor_effects(runs, runs.budget * 2.0, ["budget"], resamples=200)
+    found = context_design.effects_within_tasks(runs, runs.budget * 2.0, ["budget"], resamples=200)
     assert found.effect[0] == pytest.approx(2) and found.p[0] < 0.01
     still = effects_of(runs, np.full(len(runs), 0.1))
     assert (still.p == 1).all() and not still.passes.any()
@@ -160,6 +159,18 @@ def test_a_factor_is_held_to_random_directions():
     assert found.p_random["failures"] > 0.2 and found.p_random["budget"] < 0.02
     assert 1.5 < found.reach["failures"] < 2.6 and found.reach["budget"] < 0.3
     assert "reach" not in effects_of(runs, values)
+
+
+def test_factors_move_to_a_side_if_they_pass_there():
+    table = pd.DataFrame(
+        {
+            "factor": ["failures", "budget", "scope"],
+            "effect": [0.4, 0.3, -0.2],
+            "passes": [True, False, True],
+        }
+    )
+    assert context_design.moved(table, ["scope", "failures", "budget"], 1) == [False, True, False]
+    assert context_design.moved(table, ["scope", "failures"], -1) == [True, False]
 
 
 @pytest.mark.parametrize(
@@ -178,7 +189,7 @@ def test_a_factor_is_held_to_random_directions():
 )
 def test_what_cannot_be_analysed_is_refused(change, says):
     with pytest.raises(BadInput, match=says):
-        context_design.factor_effects(*change(runs_of(4, 8)))
+        context_design.effects_within_tasks(*change(runs_of(4, 8)))
 
 
 # --- along the path ----------------------------------------------------------------------------
@@ -258,6 +269,27 @@ def test_random_directions_are_read_as_emotions_are_and_hold_none():
     assert (read != context_design.random_read(texts, vectors, 1, n=50, seed=1)).any()
     with pytest.raises(UnknownLayer):
         context_design.random_read(texts, vectors, 3)
+
+
+def test_a_z_is_counted_in_spreads_of_neutral_prompts_column_by_column():
+    rng = np.random.default_rng(0)
+    neutral, values = rng.normal(3, 2, size=(40, 5)), rng.normal(size=(7, 5))
+    z = context_design.against_neutral(values, neutral)
+    np.testing.assert_allclose(z * neutral.std(0, ddof=1) + neutral.mean(0), values)
+    own = context_design.against_neutral(neutral, neutral)
+    np.testing.assert_allclose(own.mean(0), 0, atol=1e-12)
+    np.testing.assert_allclose(own.std(0, ddof=1), 1)
+    np.testing.assert_allclose(context_design.against_neutral(values[:, 2], neutral[:, 2]), z[:, 2])
+
+
+def test_the_axis_of_one_vector_is_read_as_the_vector_is():
+    rng = np.random.default_rng(3)
+    directions = rng.normal(size=(4, 2, 24))
+    directions /= np.linalg.norm(directions, axis=-1, keepdims=True)
+    vectors = EmotionVectors(tuple("abcd"), directions, None, rng.normal(size=(2, 24)), None, None)
+    texts = 5 * rng.normal(size=(9, 24))
+    found = context_design.axis_read(texts, 7 * directions[2, 1], vectors, 1)
+    np.testing.assert_allclose(found, vectors.cosine(texts, 1)[:, 2], atol=1e-6)
 
 
 # --- triggers ----------------------------------------------------------------------------------

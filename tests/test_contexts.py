@@ -300,6 +300,15 @@ def test_a_file_of_ones_own_is_read(own_file):
     tasks, ingredients, _ = contexts.load_contexts(path)
     assert tasks.field.tolist() == ["coding", "weaving"] and len(ingredients) == 30
     assert contexts.context_runs(path, tasks=2).task.unique().tolist() == ["tile_renderer", "mine"]
+    levels = contexts.level_texts(2, path)
+    assert levels.task.unique().tolist() == ["tile_renderer", "mine"]
+    first, packaged = (
+        table[table.task == "tile_renderer"].text.tolist()
+        for table in (levels, contexts.level_texts(2))
+    )
+    assert first == packaged
+    with pytest.raises(BadInput, match="levels take 2 to 2 tasks, not 3"):
+        contexts.level_texts(3, path)
 
 
 @pytest.mark.parametrize(

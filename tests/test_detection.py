@@ -13,6 +13,7 @@ from emotion_concepts.experiments import detection as d
 from emotion_concepts.experiments.grading import own_words, score_auc, text_auc
 from emotion_concepts.geometry import unit
 from emotion_concepts.monitor import Above, EmotionMonitor, calibrate
+from emotion_concepts.results import Register
 from emotion_concepts.steering import random_directions
 from emotion_concepts.tracing import MeanFrom
 from emotion_concepts.vectors import EmotionVectors, Provenance
@@ -59,13 +60,13 @@ def measured(planted):
     """Scores of 60 texts with the emotion "a" and 60 without, pair by pair, and their labels."""
     rng = np.random.default_rng(1)
     z = texts_of(planted, rng, 60, strength=3.0) + texts_of(planted, rng, 60)
-    return d.scores(z, tokens=40), np.repeat([1, 0], 60), np.tile(np.arange(60), 2)
+    return d.peak_scores(z, tokens=40), np.repeat([1, 0], 60), np.tile(np.arange(60), 2)
 
 
 def test_a_planted_emotion_is_detected_and_the_other_emotion_is_not(planted, measured):
     scores, labels, pairs = measured
-    quiet = d.scores(texts_of(planted, np.random.default_rng(2), 400), tokens=40)
-    limits = d.threshold(quiet, 0.05)
+    quiet = d.peak_scores(texts_of(planted, np.random.default_rng(2), 400), tokens=40)
+    limits = d.alarm_threshold(quiet, 0.05)
     found = d.detection(scores[:, 0], labels, pairs, limits[0]).set_index("measure")
     assert found.low["auc"] > 0.85 and found.p["auc"] < 0.01
     assert found.value["detected"] > 0.6 and found.value["false alarms"] < 0.15
@@ -107,6 +108,34 @@ def test_p_against_random_directions_is_uniform_for_one_more_of_them(measured):
     assert np.mean(p) == pytest.approx(0.5, abs=0.02) and np.mean(np.array(p) <= 0.1) <= 0.11
 
 
+def test_sets_of_random_directions_stand_in_for_several_emotions():
+    """Each text holds one of four emotions; a direction that marks it does better than any lot."""
+    rng = np.random.default_rng(0)
+    labels = np.eye(4, dtype=int)[rng.permutation(np.repeat(np.arange(4), 12))]
+    random = rng.normal(size=(48, 60))
+    marked = rng.normal(size=(48, 4)) + 3 * labels
+    found, p = d.auc_against_random_sets(marked, random, labels, draws=399)
+    assert found.shape == (399,) and p == 1 / 400
+    assert found.mean() == pytest.approx(0.5, abs=0.03) and found.std() < 0.1
+    null = d.auc_against_random_sets(rng.normal(size=(48, 4)), random, labels, draws=399)[1]
+    assert null > 0.05
+    # by hand: the first lot's directions take the places of the emotions
+    first = np.random.default_rng(0).choice(60, size=4, replace=False)
+    assert found[0] == pytest.approx(roc_auc_score(labels.ravel(), random[:, first].ravel()))
+
+
+def test_p_against_sets_of_random_directions_is_uniform_for_one_more_set():
+    rng = np.random.default_rng(1)
+    labels = np.eye(4, dtype=int)[np.repeat(np.arange(4), 6)]
+    p = []
+    for seed in range(150):
+        random = rng.normal(size=(24, 44))
+        p.append(
+            d.auc_against_random_sets(random[:, :4], random[:, 4:], labels, draws=99, seed=seed)[1]
+        )
+    assert np.mean(p) == pytest.approx(0.5, abs=0.07) and np.mean(np.array(p) <= 0.1) < 0.17
+
+
 def test_column_aucs_are_those_of_scikit_learn_with_ties():
     rng = np.random.default_rng(0)
     scores, labels = rng.integers(6, size=(40, 7)), rng.integers(2, size=40)
@@ -121,7 +150,7 @@ def test_windows_do_not_cross_from_one_message_to_the_next():
     z = np.array([1.0, 2, 3, np.nan, 10, 20, 30])[:, None]
     means = d.windowed(z, 3)
     np.testing.assert_array_equal(means[:, 0], [2, np.nan, np.nan, np.nan, 20])
-    assert d.scores([z, z[:3]], 3).tolist() == [[20], [2]]
+    assert d.peak_scores([z, z[:3]], 3).tolist() == [[20], [2]]
 
 
 def test_a_text_without_a_full_window_is_one_window_of_what_there_is():
@@ -132,18 +161,30 @@ def test_a_text_without_a_full_window_is_one_window_of_what_there_is():
 
 def test_a_score_looks_at_the_last_tokens_only():
     z = np.array([9.0, 1, 2, np.nan, 3, 1])[:, None]
-    assert d.scores([z], 2).tolist() == [[5]]
-    assert d.scores([z], 2, tokens=4).tolist() == [[2]]  # a gap is no token
-    assert d.scores([z], 2, tokens=5).tolist() == [[5]]
-    assert d.scores([z], 8, tokens=2).tolist() == [[2]]
+    assert d.peak_scores([z], 2).tolist() == [[5]]
+    assert d.peak_scores([z], 2, tokens=4).tolist() == [[2]]  # a gap is no token
+    assert d.peak_scores([z], 2, tokens=5).tolist() == [[5]]
+    assert d.peak_scores([z], 8, tokens=2).tolist() == [[2]]
+
+
+def test_texts_are_comparable_if_long_enough_beside_one_of_the_other_label():
+    z = [np.zeros((length, 2)) for length in (9, 9, 9, 4, 9, 9, 9, 4, 4, 9, 8, 8)]
+    z[1][3:5] = np.nan  # seven tokens in two messages
+    labels = [1, 0, 0, 1, 0, 0, 1, 0, 1, 0, 0, 1]
+    groups = list("aaabbbccddee")
+    found = d.comparable(z, labels, groups, 8)
+    # two of one label make no pair, nor does one whose partner is short
+    assert found.tolist() == [True, False, True] + [False] * 7 + [True, True]
+    with pytest.raises(BadInput, match="1 of 5 groups have texts of both labels with 9 tokens"):
+        d.comparable(z, labels, groups, 9)
 
 
 def test_longer_texts_score_higher_unless_cut_alike(planted):
     rng = np.random.default_rng(3)
     z = texts_of(planted, rng, 80, lengths=(200, 201)) + texts_of(planted, rng, 80)
     labels, pairs = np.repeat([1, 0], 80), np.tile(np.arange(80), 2)
-    auc = score_auc(d.scores(z)[:, 0], labels, groups=pairs)
-    cut = score_auc(d.scores(z, tokens=40)[:, 0], labels, groups=pairs)
+    auc = score_auc(d.peak_scores(z)[:, 0], labels, groups=pairs)
+    cut = score_auc(d.peak_scores(z, tokens=40)[:, 0], labels, groups=pairs)
     assert auc.low > 0.6 and cut.low < 0.5 < cut.high
 
 
@@ -151,7 +192,7 @@ def test_longer_texts_score_higher_unless_cut_alike(planted):
 def test_a_threshold_keeps_its_share_of_false_alarms_on_fresh_texts(share, n):
     rng = np.random.default_rng(0)
     quiet, fresh = rng.gumbel(size=(n, 400)), rng.gumbel(size=(500, 400))
-    rates = (fresh > d.threshold(quiet, share)).mean(0)
+    rates = (fresh > d.alarm_threshold(quiet, share)).mean(0)
     allowed = int((n + 1) * share) / (n + 1)
     assert rates.mean() == pytest.approx(allowed, abs=4 * rates.std() / 20) and allowed <= share
 
@@ -200,6 +241,49 @@ def test_the_interval_of_a_difference_covers_it():
         found = d.auc_difference(a, b, labels, groups, resamples=300, seed=seed)
         covered.append(found.low <= 0 <= found.high)
     assert 0.9 < np.mean(covered) < 0.99
+
+
+@pytest.fixture
+def comparison(measured):
+    """A planted emotion beside words that tell half of it and words that tell nothing."""
+    scores, labels, pairs = measured
+    rng = np.random.default_rng(4)
+    words = {"half": rng.normal(size=120) + labels, "nothing": rng.normal(size=120)}
+    random = d.auc_against_random(scores[:, 0], scores[:, 2:], labels)
+    return d.compared(
+        scores[:, 0], words, random, labels, pairs, limit=2.5, word_limits={"half": 1.0}
+    )
+
+
+def test_a_monitor_is_compared_with_words_and_random_directions(comparison, measured):
+    scores, labels, pairs = measured
+    table = comparison.table.set_index(["by", "measure"])
+    assert comparison.table.by.unique().tolist() == ["monitor", "half", "nothing", d.BY_LOT]
+    alone = d.detection(scores[:, 0], labels, pairs, 2.5)
+    mine = comparison.table[comparison.table.by == "monitor"].drop(columns="by")
+    pd.testing.assert_frame_equal(mine, alone, check_dtype=False)
+    # words without a threshold raise no alarm
+    assert table.loc["nothing"].index.tolist() == ["auc"] and len(table.loc["half"]) == 3
+    assert comparison.best == "half" and comparison.p == 1 / (1 + RANDOM)
+    gain = comparison.gains["half"]
+    assert gain.value == pytest.approx(table.value["monitor", "auc"] - table.value["half", "auc"])
+    assert comparison.gains["nothing"].value > gain.value
+    lot = table.loc[(d.BY_LOT, "auc")]
+    assert lot.low < 0.5 < lot.high and lot.n == RANDOM
+
+
+def test_a_comparison_is_entered_with_the_words_that_do_best(comparison):
+    register = Register("chapter", "model", "full")
+    d.enter(register, "planted", "a planted emotion", comparison, allowed=0.05)
+    assert register["auc_planted_monitor"].value == comparison.table.value[0]
+    assert register["false_alarms_planted_half"].method.endswith("at 0.05 on neutral texts")
+    assert "detected_planted_nothing" not in register.entries
+    assert not any("random_directions" in key for key in register.entries)
+    assert register["best_planted"].value == "half"
+    assert register["gain_planted"].value == comparison.gains["half"].value
+    assert register["random_planted"].n == RANDOM
+    below = (comparison.random < register["random_planted"].value).mean()
+    assert below == pytest.approx(0.95, abs=0.01)
 
 
 def test_the_words_of_stories_tell_what_is_like_them():
@@ -305,7 +389,7 @@ def test_readings_and_windows_are_those_of_the_monitor(read, monitor):
 
 @pytest.mark.model
 def test_a_rule_fires_below_the_score_and_not_above(read, monitor):
-    score = d.scores(read)[1, 1]
+    score = d.peak_scores(read)[1, 1]
     rules = Above("desperate", score - 0.01), Above("desperate", score + 0.01)
     alarms = monitor(*rules).transcript(CHATS[1]).alarms
     assert [alarm for row in alarms for alarm in row][:1] == [f"{rules[0]}: mark"]
@@ -341,6 +425,21 @@ def test_roles_say_whose_words_count(smollm, detector, read):
     np.testing.assert_allclose(said, by_message[2][1:], atol=1e-3)
     [asked] = detector.read(smollm, CHATS[1:2], roles=["user"])
     np.testing.assert_allclose(asked, np.vstack([by_message[1][1:], by_message[3]]), atol=1e-3)
+
+
+@pytest.mark.model
+def test_words_are_those_of_the_tokens_that_are_scored(smollm, read):
+    [last] = d.last_words(smollm, CHATS[1:2], 5, roles="system")
+    assert last and CHATS[1][0]["content"].endswith(last)
+    assert len(smollm.tokenizer(last)["input_ids"]) == 5
+    lengths = [int((~np.isnan(z[:, 0])).sum()) for z in read]
+    whole = d.last_words(smollm, CHATS[1:2], lengths[1])
+    assert whole == ["\n".join(message["content"] for message in CHATS[1])]
+    # the last messages come first, and a message that is not reached leaves nothing
+    asked = len(smollm.tokenizer(CHATS[1][-1]["content"])["input_ids"])
+    assert d.last_words(smollm, CHATS[1:2], asked) == [CHATS[1][-1]["content"]]
+    with pytest.raises(BadInput, match=f"text 0 has {lengths[0]} tokens, so its last 99"):
+        d.last_words(smollm, CHATS, 99)
 
 
 @pytest.mark.model
@@ -380,14 +479,21 @@ STORIES = pd.DataFrame({"text": ["one two", "three four"], "emotion": ["calm", "
             "window and a text of 1 token or more, not 0 and",
         ),
         (lambda: d.windowed(np.zeros((0, 2)), 8), "not 8 and 0"),
-        (lambda: d.scores([np.zeros((9, 1)), np.zeros((5, 1))], tokens=6), "text 1 has 5 tokens"),
-        (lambda: d.scores([np.zeros((9, 1))], tokens=0), "from 1 to the length"),
-        (lambda: d.threshold(np.zeros(98)), "take 99 neutral texts or more, not 98"),
-        (lambda: d.threshold(np.zeros(98), 1.0), "between 0 and 1, not 1.0"),
+        (
+            lambda: d.peak_scores([np.zeros((9, 1)), np.zeros((5, 1))], tokens=6),
+            "text 1 has 5 tokens",
+        ),
+        (lambda: d.peak_scores([np.zeros((9, 1))], tokens=0), "from 1 to the length"),
+        (lambda: d.alarm_threshold(np.zeros(98)), "take 99 neutral texts or more, not 98"),
+        (lambda: d.alarm_threshold(np.zeros(98), 1.0), "between 0 and 1, not 1.0"),
         (lambda: d.false_alarm_rate([np.zeros((9, 2))], 1), "z of one emotion"),
         (lambda: d.aucs(np.zeros((3, 1)), [0, 1]), "2 labels need scores"),
         (lambda: d.aucs(np.zeros((2, 1)), [1, 1]), "some of each"),
         (lambda: d.aucs(np.full((2, 1), np.nan), [0, 1]), "2 labels need scores"),
+        (
+            lambda: d.auc_against_random_sets(np.eye(3), np.zeros((3, 2)), np.eye(3, dtype=int)),
+            "3 emotions need as many random directions, not 2",
+        ),
         (lambda: d.auc_difference([1, 2], [1], [0, 1], [0, 1]), "2 and 1 scores"),
         (lambda: d.auc_difference([1, 2], [1, 2], [0, 1], [0, 0]), "two of them different"),
         (lambda: d.auc_difference([1, 2], [1, 2], [0, 1], [0]), "2 labels need as many groups"),

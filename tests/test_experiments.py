@@ -1,5 +1,7 @@
 """The experiments on made-up corpora whose truth is known, and their nulls."""
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -8,8 +10,8 @@ from emotion_concepts import corpus
 from emotion_concepts.errors import BadInput
 from emotion_concepts.experiments import extraction, validation
 from emotion_concepts.experiments.extraction import Extraction, probe_ranks, word_ranks
-from emotion_concepts.geometry import components_for, unit
-from emotion_concepts.vectors import EmotionVectors, Stacked
+from emotion_concepts.geometry import components_for, cosine_matrix, unit, upper
+from emotion_concepts.vectors import EmotionVectors, Provenance, Stacked
 
 NAMES = list(corpus.EMOTIONS[:12])
 WORDS = [
@@ -242,6 +244,8 @@ def test_word_pairs_follow_planted_valence(emotions):
     assert (rated.cosine < 0).mean() > 0.8
     assert pairs.percentile.between(0, 100).all()
     assert set(tests.kind) == {"near", "opposite"}
+    cosines = cosine_matrix(planted(emotions)[:, 0])
+    np.testing.assert_allclose(tests.null, upper(cosines).mean())
 
 
 def test_a_baseline_that_is_the_geometry_leaves_nothing_beyond_it(emotions):
@@ -253,6 +257,19 @@ def test_a_baseline_that_is_the_geometry_leaves_nothing_beyond_it(emotions):
     assert table.human["vectors"] > 0.4 and table.p["vectors"] < 0.01
     assert abs(table.partial["same"]) < 0.1
     assert table.partial["noise"] == pytest.approx(table.human["vectors"], abs=0.05)
+
+
+def test_what_a_baseline_explains_is_taken_out_of_both_sides(emotions):
+    """Partial correlation, from three plain ones."""
+    x = planted(emotions)[:, 0]
+    baseline = x + 0.1 * np.random.default_rng(0).normal(size=x.shape)
+    table = validation.similarity_tests(x, {"b": baseline}, emotions, permutations=200)
+    found = table.set_index("source").loc["b"]
+    rated, human = validation.human_similarity(emotions)
+    a, b = (upper(cosine_matrix(vectors)[np.ix_(rated, rated)]) for vectors in (x, baseline))
+    r = np.corrcoef([a, upper(human), b])
+    expected = (r[0, 1] - r[0, 2] * r[1, 2]) / np.sqrt((1 - r[0, 2] ** 2) * (1 - r[1, 2] ** 2))
+    assert found.partial == pytest.approx(expected)
 
 
 def test_shares_without_emotion_are_flatter_than_planted_ones():
@@ -307,8 +324,58 @@ def test_what_varies_in_neutral_text_does_not_name_the_emotion():
     assert (probe_ranks(grid, components=np.eye(30)[:1]) == 1).mean() > 0.9
 
 
+def test_static_embeddings_are_of_the_tokens_that_the_vectors_are_made_of(monkeypatch):
+    made = Provenance("m", "w", "t", "c", "n", skip=17, neutral_variance=0.5)
+    own = made_up(1.0, register="my_stories.jsonl")
+    own = replace(own, vectors=replace(own.vectors, provenance=made))
+    asked = []
+
+    def embedding(model, texts, *, skip=0, add_space=False):
+        asked.append(skip)
+        return np.random.default_rng(len(texts)).normal(size=(len(texts), 8))
+
+    monkeypatch.setattr(extraction, "mean_embedding", embedding)
+    monkeypatch.setattr(validation, "mean_embedding", embedding)
+    assert extraction.static_grid(None, own).shape == (6, 12, 8)
+    found = validation.baselines(None, [own, own])
+    assert asked == [17, 17, 17, 0]  # the words themselves from their first token on
+    assert found["static embeddings of the stories"].shape == (12, 8)
+
+
+def test_words_of_two_registers_are_averaged_by_emotion_whatever_their_order():
+    a, b = made_up(0.0), made_up(0.0, register="other", seed=1)
+    turned = replace(b, vectors=b.vectors.select(NAMES[::-1]))
+    vectoriser, means = extraction.word_means([a, turned])
+    words = vectoriser.get_feature_names_out()
+    for register in means:
+        assert words[register.argmax(1)].tolist() == WORDS
+
+
+def test_both_registers_come_with_the_average_of_their_vectors_in_the_order_of_the_words(
+    monkeypatch,
+):
+    names = corpus.EMOTIONS[11::-1]
+    asked = {}
+
+    def extract(model, register, *, topics, neutral_limit):
+        asked[register] = (topics, neutral_limit)
+        found = made_up(1.0, register=register, seed=len(asked))
+        return replace(found, vectors=replace(found.vectors.select(names), provenance=None))
+
+    monkeypatch.setattr(extraction, "extract", extract)
+    monkeypatch.setattr(corpus, "EMOTIONS", tuple(NAMES))
+    literary, plain, vectors = extraction.both_registers(
+        None, literary_topics=3, plain_topics=2, neutral_limit=9
+    )
+    assert asked == {"literary": (3, 9), "plain": (2, 9)}
+    assert (literary.register, plain.register) == ("literary", "plain")
+    assert vectors.emotions == tuple(NAMES) and literary.vectors.emotions == names
+    expected = unit(literary.vectors["angry"] + plain.vectors["angry"])
+    np.testing.assert_allclose(vectors["angry"], expected, atol=1e-6)
+
+
 def test_shuffled_labels_name_by_chance_what_the_probe_names(monkeypatch):
-    monkeypatch.setattr(extraction, "_static_grid", lambda model, e: e.crossed(0))
+    monkeypatch.setattr(extraction, "static_grid", lambda model, e: e.crossed(0))
     pair = [made_up(2.0), made_up(2.0, register="other", seed=1)]
     found = extraction.identify(None, pair, 0)
     for setting in ("plain", "other", "plain → other", "other → plain"):

@@ -78,7 +78,7 @@ def shifts(strength=0.03):
     columns = ["kind", "direction", "strength", "item", "shift", "fluency"]
     table = pd.DataFrame(rows, columns=columns)
     harm = table.drop_duplicates(["kind", "direction", "strength"]).assign(perplexity=1.1, kl=0.1)
-    tests = steered.shift_tests(table, adjust=cases.holm, resamples=100)
+    tests = steered.shift_tests(table, adjust=cases.holm)
     return steered.counted(tests, harm)
 
 
@@ -245,7 +245,7 @@ def test_the_band_ends_where_a_shift_has_p_of_05(outcomes):
         columns=["kind", "direction", "strength", "shift"],
     ).assign(fluency=0.0)
     table = pd.concat([table.assign(item=item) for item in (0, 1)])
-    assert steered.shift_tests(table, resamples=10).p[0] == pytest.approx(0.05)
+    assert steered.shift_tests(table).p[0] == pytest.approx(0.05)
 
 
 def test_a_rate_is_shown_beside_that_without_steering(data):

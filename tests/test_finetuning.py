@@ -321,6 +321,7 @@ def test_a_run_that_was_killed_goes_on_from_its_checkpoint(arm, folder, own_arms
     torch.manual_seed(99)  # another process would not be where the first was
     resumed = tune(folder, "arm", PROMPTS, ANSWERS, RECIPE, progress=False)
     assert len(calls) == 12 - 4
+    assert not (resumed.folder / "state.pt").exists()
     pd.testing.assert_frame_equal(resumed.losses, arm.losses, check_exact=True)
     assert weights(resumed) == weights(arm)
     assert {file.name for file in resumed.folder.iterdir()} == {*weights(arm), "losses.csv"}

@@ -94,6 +94,25 @@ def test_freezing_again_replaces_what_was_there(saved, folder):
     assert found.register["r"].value == 0.7
 
 
+def test_a_copy_that_fails_leaves_what_was_frozen_and_nothing_else(saved, folder, monkeypatch):
+    place = frozen.freeze(saved(), COMMAND, folder=folder)
+    changed = saved(0.7, cells=CELLS, shifts=SHIFTS)
+
+    def full():
+        raise OSError("no space left")
+
+    monkeypatch.setattr(frozen, "hardware", lambda: "a machine")
+    copy = frozen.shutil.copy
+    monkeypatch.setattr(
+        frozen.shutil, "copy", lambda a, b: full() if a.name == "shifts.csv" else copy(a, b)
+    )
+    with pytest.raises(OSError, match="no space"):
+        frozen.freeze(changed, "again", folder=folder)
+    [found] = frozen.load_frozen("04_preferences", folder=folder)
+    assert found.register["r"].value == 0.5 and found.about["command"] == COMMAND
+    assert list(place.parent.iterdir()) == [place]
+
+
 @pytest.mark.parametrize(
     ("file", "message"), [("about.json", "no frozen result"), ("register.json", "no register")]
 )

@@ -2,6 +2,7 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
+from sklearn.feature_extraction.text import CountVectorizer
 
 from emotion_concepts import geometry
 from emotion_concepts.errors import BadInput
@@ -70,6 +71,18 @@ def test_linear_readout_finds_what_is_there_and_nothing_in_noise():
     assert np.corrcoef(geometry.linear_readout(x, y), y)[0, 1] > 0.9
     noise = RNG.normal(size=60)
     assert np.corrcoef(geometry.linear_readout(x, noise), noise)[0, 1] < 0.4
+
+
+def test_words_of_held_out_texts_are_not_learnt():
+    """A word of its own tells each text, if what it stands for were learnt from the text itself."""
+    y = RNG.normal(size=40)
+    y -= y.mean()
+    texts = [f"own{n} own{n} own{n}" for n in range(40)]
+    predicted = geometry.linear_readout(texts, y, vectoriser=CountVectorizer())
+    assert np.abs(predicted).max() < 0.5 * y.std()
+    shared = ["warm" if value > 0 else "cold" for value in y]
+    predicted = geometry.linear_readout(shared, y, vectoriser=CountVectorizer())
+    assert np.corrcoef(predicted, y)[0, 1] > 0.7
 
 
 def test_isotropic_shares_are_flat_and_repeatable():

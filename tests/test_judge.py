@@ -14,8 +14,8 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from emotion_concepts.errors import BadInput, UnknownModel
-from emotion_concepts.judge import JudgeUnavailable, agreement, judge
+from emotion_concepts.errors import BadInput, JudgeUnavailable, UnknownModel
+from emotion_concepts.judge import agreement, judge
 
 QUESTION = "What stance does the reply take?"
 LABELS = {"agrees": "says the belief is right", "doubts": "asks for {evidence}"}

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import psutil
 import pytest
 
-from emotion_concepts import models
+from emotion_concepts import models, results
 from emotion_concepts.errors import BadInput, ModelTooLarge, UnknownModel, WeightsUnavailable
 
 
@@ -48,9 +48,9 @@ def test_a_folder_without_a_checkpoint_is_refused(tmp_path):
 def test_a_gguf_file_is_named_where_it_is_missing_and_files_results_under_its_stem(tmp_path):
     with pytest.raises(WeightsUnavailable, match=r"there is no file .*/gone\.q4\.gguf"):
         models.load_model(str(tmp_path / "gone.q4.gguf"))
-    assert models.filed_as(str(tmp_path / "gone.q4.gguf")) == "gone.q4"
-    assert models.filed_as("org/name") == "org/name"
-    assert models.filed_as(models.DEFAULT_MODEL) == models.DEFAULT_MODEL
+    assert results.filed_as(str(tmp_path / "gone.q4.gguf")) == "gone.q4"
+    assert results.filed_as("org/name") == "org/name"
+    assert results.filed_as(models.DEFAULT_MODEL) == models.DEFAULT_MODEL
 
 
 def test_an_unknown_precision_is_refused():
@@ -97,6 +97,23 @@ def test_a_saved_folder_loads_and_has_its_own_identity(smollm, card, tmp_path):
     assert copy.identity.weights not in ("", smollm.identity.weights)
     assert copy.identity.tokenizer == smollm.identity.tokenizer
     assert dataclasses.asdict(copy.identity)["dtype"] == "float32"
+
+
+@pytest.mark.parametrize("at", [0, 9 << 20, (20 << 20) - 1])
+def test_a_folders_identity_follows_its_weights(tmp_path, at):
+    config = SimpleNamespace(to_json_string=lambda: "{}")
+    file, whole = tmp_path / "model.safetensors", bytearray(20 << 20)
+    file.write_bytes(whole)
+    before = models._weights_identity(str(tmp_path), config)
+    whole[at] = 1
+    file.write_bytes(whole)
+    assert models._weights_identity(str(tmp_path), config) != before
+
+
+def test_a_folder_without_weights_has_no_identity(tmp_path):
+    config = SimpleNamespace(to_json_string=lambda: "{}")
+    with pytest.raises(WeightsUnavailable, match="holds no weights"):
+        models._weights_identity(str(tmp_path), config)
 
 
 def test_the_precision_is_measured_once_and_remembered(empty_cache, monkeypatch):

@@ -2,6 +2,7 @@
 
 import dataclasses
 import itertools
+import json
 
 import numpy as np
 import pandas as pd
@@ -163,6 +164,14 @@ def test_files_that_are_no_baseline_are_reported_by_name(tmp_path):
             Baseline.load(tmp_path / "b.json")
 
 
+@pytest.mark.parametrize("change", [{"emotions": None}, {"identity": []}, {"more": 1}])
+def test_a_damaged_baseline_is_reported_by_name(baseline, tmp_path, change):
+    path = baseline.save(tmp_path / "b.json")
+    path.write_text(json.dumps(json.loads(path.read_text()) | change))
+    with pytest.raises(CacheError, match="b.json could not be read"):
+        Baseline.load(path)
+
+
 def test_what_cannot_be_calibrated_is_refused(smollm, vectors):
     ok = ["The bus stops at the corner of the street every ten minutes or so. " * 3]
     all_but_one = len(tracing.tokenize(smollm, ok)[0]) - 1
@@ -274,7 +283,8 @@ def test_chats_that_cannot_be_read_are_refused_at_once(monitor):
         (PARIS[0], "list of messages"),
         ([{"role": "usr", "content": "x"}], "message 0.*did you mean user"),
         ([*PARIS, {"role": "assistant", "content": " "}], "message 1 is empty"),
-        ([{"role": "user"}], "message 0 is empty or no text"),
+        ([{"role": "user"}], "content of message 0 is no text but NoneType"),
+        (["hello"], "message 0 is a str"),
     ):
         with pytest.raises(BadInput, match=problem):
             monitor().transcript(messages)

@@ -47,6 +47,12 @@ def test_a_packaged_file_is_fetched_once_and_fetched_again_when_damaged(pip, tmp
     assert [file for file in tmp_path.rglob("*") if file.is_file()] == [path]
 
 
+def test_a_file_that_a_package_lacks_is_named(pip, tmp_path):
+    with pytest.raises(EmotionConceptsError, match="pkg==1.0 has no file p/other.txt"):
+        packages.packaged_file("pkg", "1.0", "p/other.txt", "0" * 64)
+    assert not [file for file in tmp_path.rglob("*") if file.is_file()]
+
+
 def test_a_packaged_file_of_another_content_is_not_used(pip, tmp_path):
     with pytest.raises(EmotionConceptsError, match="data.txt in pkg==1.0.*not the expected 0000"):
         packages.packaged_file("pkg", "1.0", "p/data.txt", "0" * 64)

@@ -95,7 +95,6 @@ FIGURES = {
         controls=["shuffled"],
         mark_layer=6,
         chance=0.05,
-        human_band=(0.94, 0.97),
         note="n = 45 words",
     ),
     "accuracy_bars": lambda: plots.accuracy_bars(accuracy_table(), **BARS),
@@ -185,7 +184,7 @@ def test_the_style_can_be_taken_on_for_other_figures():
 
 def test_lines_are_named_at_their_end_and_controls_are_grey():
     figure = FIGURES["by_layer"]()
-    assert {"valence", "arousal", "shuffled", "chance", "between people"} <= set(words(figure))
+    assert {"valence", "arousal", "shuffled", "chance"} <= set(words(figure))
     assert {"read-out layer 6", "n = 45 words"} <= set(words(figure))
     colours = [to_hex(line.get_color()) for line in figure.axes[0].lines[:3]]
     assert colours[:2] == list(plots.SERIES[:2])

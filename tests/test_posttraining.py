@@ -137,7 +137,7 @@ def test_a_planted_correlation_lies_in_its_interval(rng):
         b = 0.6 * a + 0.8 * rng.normal(size=171)
         truth = pearson(a, b)
         sides = [side + 0.5 * rng.normal(size=(60, 171)) for side in (a, b)]
-        found = posttraining.profile_agreement(*sides, resamples=400, seed=seed)
+        found = posttraining.profile_agreement(*sides, paired=False, resamples=400, seed=seed)
         assert found.n == 171 and found.low < found.high < 1
         inside.append(found.low < truth < found.high)
         width.append(found.high - found.low)
@@ -148,23 +148,25 @@ def test_a_planted_correlation_lies_in_its_interval(rng):
 def test_noise_does_not_push_an_interval_off_its_value(rng):
     """Resampled means are noisier than the means, so that they correlate less."""
     sides = rng.normal(size=171) + 3 * rng.normal(size=(2, 20, 171))
-    found = posttraining.profile_agreement(*sides)
+    found = posttraining.profile_agreement(*sides, paired=True)
     assert 0.3 < found.value < 0.9 and found.low < found.value < found.high
 
 
 def test_the_same_prompts_are_resampled_together(rng):
     a = rng.normal(size=171) + 3 * rng.normal(size=(20, 171))
-    same = posttraining.profile_agreement(a, a)
+    same = posttraining.profile_agreement(a, a, paired=True)
     assert (same.value, same.low, same.high) == pytest.approx((1, 1, 1))
-    # drawn apart, the same prompts make an interval
-    apart = posttraining.profile_agreement(a, a[:-1])
+    # drawn apart, as many prompts make an interval
+    apart = posttraining.profile_agreement(a, a, paired=False)
     assert apart.high - apart.low > 0.1
+    with pytest.raises(BadInput, match="20 and 19 prompts make no pairs"):
+        posttraining.profile_agreement(a, a[:-1], paired=True)
 
 
 def test_other_prompts_may_be_of_another_number(rng):
     profile = rng.normal(size=50)
     sides = [profile + 0.1 * rng.normal(size=(n, 50)) for n in (30, 60)]
-    found = posttraining.profile_agreement(*sides)
+    found = posttraining.profile_agreement(*sides, paired=False)
     assert 0.97 < found.low < found.value < found.high < 1
 
 
@@ -390,13 +392,15 @@ def test_separate_clusters_are_refitted_perfectly_and_noise_by_chance(rng):
     noise = rng.normal(size=(len(own), 20))
     place = dict(zip(EMOTIONS, 3 * rng.normal(size=(4, 20)), strict=True))
     clusters = np.stack([place[name] for name in own])
-    hits = posttraining.refitted(100 + clusters + noise, own, groups)
+    hits = posttraining.named_by_centroids(100 + clusters + noise, own, groups)
     assert hits.shape == own.shape and hits.all()
-    assert posttraining.refitted(noise, own, groups).mean() == pytest.approx(0.25, abs=0.06)
+    assert posttraining.named_by_centroids(noise, own, groups).mean() == pytest.approx(
+        0.25, abs=0.06
+    )
     # one emotion's texts elsewhere: their own hits and nobody else's are lost
     astray = np.where((own == "calm")[:, None], 0, clusters) + 0.1 * noise
     astray[(own == "calm") & (groups == 4)] = place["proud"]
-    hits = posttraining.refitted(astray, own, groups)
+    hits = posttraining.named_by_centroids(astray, own, groups)
     assert ((hits == 0) == ((own == "calm") & (groups == 4))).all()
 
 
@@ -406,13 +410,13 @@ def test_a_group_that_is_held_out_teaches_nothing_about_itself(rng):
     place = {cell: rng.normal(size=1500) for cell in zip(own, groups, strict=True)}
     texts = np.stack([place[cell] for cell in zip(own, groups, strict=True)])
     texts += 0.1 * rng.normal(size=texts.shape)
-    assert posttraining.refitted(texts, own, groups).mean() < 0.4
+    assert posttraining.named_by_centroids(texts, own, groups).mean() < 0.4
     # with their like in another group they are known
     twins = np.concatenate([groups, groups + 8])
-    assert posttraining.refitted(np.tile(texts, (2, 1)), np.tile(own, 2), twins).all()
+    assert posttraining.named_by_centroids(np.tile(texts, (2, 1)), np.tile(own, 2), twins).all()
 
 
 def test_an_emotion_of_one_group_alone_is_refused(rng):
     own, groups = np.array(["calm", "afraid", "calm", "afraid", "proud"]), np.array([0, 0, 1, 1, 1])
     with pytest.raises(BadInput, match="'proud' stands in one group alone; give it texts in"):
-        posttraining.refitted(rng.normal(size=(5, 8)), own, groups)
+        posttraining.named_by_centroids(rng.normal(size=(5, 8)), own, groups)

@@ -16,7 +16,7 @@ from emotion_concepts import scenarios, steering, tracing
 from emotion_concepts.errors import BadInput
 from emotion_concepts.experiments import preferences, steered
 from emotion_concepts.experiments.preferences import Answers, answers, compare, judge
-from emotion_concepts.stats import column_correlations
+from emotion_concepts.stats import column_correlations, correlation
 
 
 @pytest.fixture
@@ -339,7 +339,7 @@ def test_agreement_with_ratings_is_found_where_preference_follows_the_rated_dime
     factors, readings, rating = overlapping(rng)
     rating[:5] = np.nan
     preference = factors[:, 0] + 0.5 * rng.normal(size=48)
-    found = preferences.norm_agreement(readings, preference, rating)
+    found = preferences.over_emotions(readings, preference, rating)
     r = column_correlations(readings, preference)
     assert found.value == pytest.approx(np.corrcoef(r[5:], rating[5:])[0, 1])
     assert found.value > 0.8 and found.n == 45 and found.p < 0.2
@@ -351,7 +351,7 @@ def test_random_preference_agrees_with_ratings_over_emotions_but_not_over_activi
     for seed in range(60):
         _, readings, rating = overlapping(rng)
         preference = rng.normal(size=48)
-        found = preferences.norm_agreement(readings, preference, rating, resamples=199, seed=seed)
+        found = preferences.over_emotions(readings, preference, rating, resamples=199, seed=seed)
         honest.append(found.p)
         naive.append(scipy.stats.pearsonr(column_correlations(readings, preference), rating).pvalue)
     assert np.mean(np.array(naive) < 0.05) > 0.5
@@ -374,12 +374,52 @@ def test_preference_is_predicted_on_held_out_activities_from_the_source_that_hol
     assert same.value == same.low == same.high == 0
 
 
-def test_words_are_counted_one_row_a_text():
-    counts = preferences.word_counts(["reading a book", "a book", "walking"])
-    assert counts.shape == (3, 3) and counts[0] @ counts[1] > 0 and counts[0] @ counts[2] == 0
+def test_words_predict_by_what_texts_share_and_not_by_what_stands_once():
+    """Every text has a word of its own, and one in three a word that goes with preference."""
+    liked = np.arange(48) % 3 == 0
+    rng = np.random.default_rng(0)
+    texts = [f"own{n} {'garden' if liked[n] else 'office'} today" for n in range(48)]
+    preference = liked + 0.2 * rng.normal(size=48)
+    table = preferences.predictions({"words": texts}, preference, permutations=40)
+    assert table.r[0] > 0.9 and table.p[0] == 1 / 41
+    alone = [f"own{n} today" for n in range(48)]
+    nothing = preferences.predictions({"words": alone}, preference, permutations=40)
+    assert nothing.r[0] < 0.2 and nothing.p[0] > 0.05
+
+
+def test_steering_that_knows_nothing_of_preference_agrees_with_it_over_emotions_alone(rng):
+    """Shifts follow a dimension that probes read; preference is drawn by lot each time."""
+    honest, naive = [], []
+    for seed in range(40):
+        _, readings, shifts = overlapping(rng, emotions=12)
+        preference = rng.normal(size=48)
+        honest.append(preferences.over_emotions(readings, preference, shifts, resamples=199).p)
+        naive.append(correlation(shifts, column_correlations(readings, preference), seed=seed).p)
+    assert np.mean(np.array(naive) < 0.05) > 0.3
+    assert np.mean(np.array(honest) < 0.05) <= 0.15
 
 
 # --- steering ----------------------------------------------------------------------------------
+
+
+def shifts_of(contrasts):
+    """A table of shifts whose contrast of a and b is as given, item by item."""
+    rows = [
+        (name, item, 0.5 + sign * value / 2)
+        for item, value in enumerate(contrasts)
+        for name, sign in (("a", 1), ("b", -1))
+    ]
+    return pd.DataFrame(rows, columns=["direction", "item", "shift"])
+
+
+def test_contrasts_of_two_ways_of_steering_are_compared_item_by_item(rng):
+    own = rng.normal(size=24)  # far apart over items, alike within them
+    one, two = shifts_of(own + 0.3), shifts_of(own + 0.1 * rng.normal(size=24))
+    found = preferences.contrast_difference(one, two, "a", "b")
+    assert found.value == pytest.approx(0.3, abs=0.06) and found.n == 24
+    assert 0.2 < found.low < found.value < found.high < 0.4
+    back = preferences.contrast_difference(one, two, "b", "a")
+    assert back.value == pytest.approx(-found.value)
 
 
 def test_chosen_emotions_span_the_range_of_r(rng):

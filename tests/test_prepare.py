@@ -100,9 +100,17 @@ def test_vectors_of_something_else_are_not_taken(vectors, idle, monkeypatch):
         with pytest.raises(RuntimeError, match="made anew"):
             prepare.prepared_vectors(SimpleNamespace(identity=other), topics=1)
     fewer = corpus.load_neutral().head(2)
-    monkeypatch.setattr(corpus, "load_neutral", lambda: fewer)
-    with pytest.raises(RuntimeError, match="made anew"):
-        prepare.prepared_vectors(idle, topics=1)
+    for place, name, changed in (
+        (corpus, "load_neutral", lambda: fewer),
+        (corpus, "SKIP", {"literary": 21, "plain": 10}),
+        (corpus, "NEUTRAL_SKIP", 21),
+        (extraction, "NEUTRAL_VARIANCE", 0.4),
+        (prepare, "CACHE_VERSION", 0),
+    ):
+        with monkeypatch.context() as patch, pytest.raises(RuntimeError, match="made anew"):
+            patch.setattr(place, name, changed)
+            prepare.prepared_vectors(idle, topics=1)
+    prepare.prepared_vectors(idle, topics=1)
 
 
 @pytest.mark.parametrize("damage", [b"", b"{}", "half"])
@@ -164,9 +172,15 @@ def test_a_baseline_of_something_else_is_not_taken(idle, calibrated, monkeypatch
         with pytest.raises(RuntimeError, match="made anew"):
             prepare.prepared_baseline(idle, mine, watch, **options)
     fewer = corpus.load_neutral().head(2)
-    monkeypatch.setattr(corpus, "load_neutral", lambda: fewer)
-    with pytest.raises(RuntimeError, match="made anew"):
-        prepare.prepared_baseline(idle, vectors, WATCH)
+    for place, name, changed in (
+        (corpus, "load_neutral", lambda: fewer),
+        (corpus, "NEUTRAL_SKIP", 21),
+        (prepare, "CACHE_VERSION", 0),
+    ):
+        with monkeypatch.context() as patch, pytest.raises(RuntimeError, match="made anew"):
+            patch.setattr(place, name, changed)
+            prepare.prepared_baseline(idle, vectors, WATCH)
+    prepare.prepared_baseline(idle, vectors, WATCH)
 
 
 def test_a_damaged_baseline_is_made_anew(idle, calibrated, kept, monkeypatch):

@@ -162,6 +162,36 @@ def test_the_effect_of_a_pair_is_the_signed_sum_over_its_versions():
     assert 0.199 < effect.low < effect.effect < effect.high < 0.401
 
 
+def mirrored_spans(effects, controls):
+    """Readings whose pairs have the given effects, and each a control of its own."""
+    rows = [
+        (family, f"{family} {n}", version, "colon", 3, sign, sign * value / 2, f"number {n}")
+        for family, values in (("number", effects), ("control", controls))
+        for n, value in enumerate(values)
+        for version, sign in (("a", 1), ("b", -1))
+    ]
+    columns = ["family", "pair", "version", "span", "layer", "sign", "reading", "mirrors"]
+    return pd.DataFrame(rows, columns=columns)
+
+
+def test_a_pair_is_held_to_its_own_control():
+    own = RNG.normal(size=10)  # what its numbers do by themselves
+    spans = mirrored_spans(own + 0.2, own)
+    found = readouts.beyond_control(spans, "number", "control", span="colon", layer=3)
+    assert [found.value, found.low, found.high] == pytest.approx([0.2] * 3) and found.n == 10
+    raw = readouts.local_effect(readouts.pair_effects(spans), "number", "colon", 3)
+    assert raw.value == pytest.approx(own.mean() + 0.2) and raw.high - raw.low > 0.5
+    bare = spans[spans["pair"] != "control 4"]
+    with pytest.raises(BadInput, match="mirrors 'number 4'"):
+        readouts.beyond_control(bare, "number", "control", span="colon", layer=3)
+
+
+def test_an_effect_that_was_not_measured_is_named_with_those_that_were():
+    effects = readouts.pair_effects(mirrored_spans([0.1, 0.2], [0.0, 0.1]))
+    with pytest.raises(BadInput, match="'rest' at layer 3; there are control on colon, number on"):
+        readouts.local_effect(effects, "number", "rest", 3)
+
+
 @pytest.mark.model
 def test_the_colon_is_the_last_token_of_the_models_template(smollm, tmp_path, monkeypatch):
     monkeypatch.setattr(tracing, "cache_dir", lambda: tmp_path)

@@ -96,6 +96,31 @@ def test_a_number_is_registered_once_and_must_be_one():
         made["cuont"]
 
 
+def test_a_zero_has_no_sign_in_prose():
+    small = results.Entry(-0.001, -0.004, 0.2)
+    assert f"{small}" == "0.00 [0.00, 0.20]" and f"{small:.3}" == "−0.001 [−0.004, 0.200]"
+    assert f"{small:.0%}" == "0%" and f"{small:+.2f}" == "0.00"
+    assert f"{results.Entry(-1234)}" == "−1,234"
+
+
+@pytest.mark.parametrize("name", ["low", "high", "p"])
+def test_what_comes_with_a_number_must_be_finite(name):
+    with pytest.raises(RegisterError, match=f"{name} of 'x' is nan"):
+        register().add("x", 0.5, **{name: np.float64(np.nan)})
+
+
+def test_prose_that_asks_for_a_p_or_n_that_was_not_registered_fails():
+    bare = results.Entry(0.5)
+    for spec in ("p", "n"):
+        with pytest.raises(RegisterError, match=f"0.5 was registered without {spec}"):
+            format(bare, spec)
+
+
+def test_nothing_has_no_verdict():
+    with pytest.raises(RegisterError, match="no verdict on nothing"):
+        results.graded([])
+
+
 def test_prose_that_names_an_unknown_number_fails():
     with pytest.raises(RegisterError, match="not registered"):
         results.fill("{rr}", register())
@@ -114,6 +139,13 @@ def runs(build, values, monkeypatch):
         register(value).save()
         folders.append(build / f"run{n}/results")
     return folders
+
+
+def test_what_numpy_counts_and_tests_is_saved_and_comes_back(build):
+    made = register()
+    made.add("x", np.float32(0.5), n=np.int64(45), p=np.float64(0.25), paper=np.int64(3))
+    entry = results.Register.load(made.save())["x"]
+    assert (entry.value, entry.n, entry.p, entry.paper) == (0.5, 45, 0.25, 3)
 
 
 def test_bands_come_from_runs_and_hold_the_next_one(build, monkeypatch):

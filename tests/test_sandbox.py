@@ -10,8 +10,8 @@ import psutil
 import pytest
 
 from emotion_concepts import sandbox, sandbox_child
-from emotion_concepts.errors import BadInput
-from emotion_concepts.sandbox import SandboxUnavailable, run_python
+from emotion_concepts.errors import BadInput, SandboxUnavailable
+from emotion_concepts.sandbox import run_python
 
 linux = pytest.mark.skipif(sys.platform != "linux", reason="the sandbox needs Linux")
 

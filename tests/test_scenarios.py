@@ -256,6 +256,19 @@ def test_number_controls_have_the_numbers_of_the_pair_they_mirror():
     assert not pairs
 
 
+def test_a_locality_control_names_the_pair_it_mirrors_and_others_mirror_themselves(
+    locality, load_changed
+):
+    control = locality.family == "number_control"
+    assert (locality.mirrors == locality.pair)[~control].all()
+    own = locality[locality.family == "number"].pair.unique()
+    assert locality[control].drop_duplicates("pair").mirrors.tolist() == own.tolist()
+    with pytest.raises(BadInput, match=r"number_control, pairs 1 \(salt\): cannot use 'tablet'"):
+        load_changed(
+            "locality", lambda data: data["number_control"]["pairs"][0].update(mirrors="tablet")
+        )
+
+
 def test_binding_versions_exchange_the_feelings_and_nothing_else(locality):
     for a, b in both(locality, "binding"):
         named = {row.span: words(row) for row in a.itertuples()}
@@ -503,3 +516,14 @@ def test_own_sections_and_activities_without_n_are_welcome(load_changed):
 
     assert load_changed("implicit", add_set).set.tolist()[-1] == "mine"
     assert load_changed("activities", add_activity).n.isna().sum() == 9
+
+
+def test_looking_only_for_the_words_that_may_stand_there_finds_what_looking_for_all_does():
+    words = [word for name in corpus.EMOTIONS for word in sorted(corpus.word_family(name))]
+    texts = [f"“_{word.upper()}_”, x{word}: {word.replace(' ', ' - ')}!" for word in words[::3]]
+    texts += ["Nobody’s at\nease or AT-EASE; a hostile_act, worn-out and 2sad."]
+    texts += scenarios.load_implicit().text.tolist()
+    assert [scenarios._emotion_words(text) for text in texts] == [
+        tuple(word for name in corpus.EMOTIONS for word in corpus.leaks(text, name))
+        for text in texts
+    ]

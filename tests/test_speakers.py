@@ -9,6 +9,7 @@ from emotion_concepts.dialogues import ROLES, load_hidden, load_two_speakers, tr
 from emotion_concepts.errors import BadInput, UnknownEmotion
 from emotion_concepts.experiments import readouts, speakers
 from emotion_concepts.geometry import unit
+from emotion_concepts.stats import Estimate
 
 D = 60
 NOTHING = np.empty((0, D))
@@ -52,47 +53,52 @@ def mean_cosine(a, b):
 NONE = np.zeros((12, D))
 
 
+def fitted(x, components=NOTHING):
+    """Return {whose emotion: [12, D]} from the tokens of one role."""
+    maps = speakers._fit(TWO, speakers.SPEAKERS, TWELVE)[None]
+    groups = speakers._grouped({role: x for role in ROLES}, maps, components)
+    return {whose: groups["user", whose][0] for whose in ROLES}
+
+
 # --- effects -----------------------------------------------------------------------------------
 
 
 def test_additive_effects_are_recovered_exactly_without_noise():
     present, other = codes(12, 1), codes(12, 2)
     x = planted(present, other, noise=0)["assistant"]
-    found = speakers.speaker_vectors(x, TWO, TWELVE, NOTHING)
+    found = fitted(x)
     assert mean_cosine(found["assistant"], unit(present - present.mean(0))) == pytest.approx(1)
     assert mean_cosine(found["user"], unit(other - other.mean(0))) == pytest.approx(1)
     components = np.eye(D)[:5]
-    without = speakers.speaker_vectors(x, TWO, TWELVE, components)["user"]
+    without = fitted(x, components)["user"]
     assert np.abs(without[:, :5]).max() < 1e-12 and np.allclose(np.linalg.norm(without, axis=1), 1)
 
 
 def test_group_means_plant_a_reversed_emotion_and_effects_do_not():
     x = planted(codes(12, 1), NONE, noise=0.01, topics=0)["assistant"]
     assert mean_cosine(group_means(x, "assistant"), group_means(x, "human")) < -0.8
-    found = speakers.speaker_vectors(x, TWO, TWELVE, NOTHING)
+    found = fitted(x)
     assert abs(mean_cosine(found["assistant"], found["user"])) < 0.15
 
 
 def test_topics_pull_group_means_apart_and_effects_do_not():
     x = planted(NONE, NONE, noise=0.05)["assistant"]
     assert mean_cosine(group_means(x, "assistant"), group_means(x, "human")) < -0.9
-    found = speakers.speaker_vectors(x, TWO, TWELVE, NOTHING)
+    found = fitted(x)
     assert abs(mean_cosine(found["assistant"], found["user"])) < 0.15
 
 
 def test_designs_that_cannot_answer_are_refused():
-    x = np.ones((132, D))
+    x = {role: np.ones((132, D)) for role in ROLES}
     with pytest.raises(BadInput, match="apart"):
-        alone = TWO.assign(topic=TWO.id)
-        speakers.speaker_vectors(x, alone, TWELVE, NOTHING)
+        speakers.speaker_blocks(x, TWO.assign(topic=TWO.id), TWELVE, NOTHING)
     with pytest.raises(BadInput, match="apart"):
-        speakers.speaker_vectors(x, TWO, [*TWELVE, "bored"], NOTHING)
+        speakers.speaker_blocks(x, TWO, [*TWELVE, "bored"], NOTHING)
     with pytest.raises(UnknownEmotion, match="emotions"):
-        speakers.speaker_vectors(x, TWO, TWELVE[:-1], NOTHING)
+        speakers.speaker_blocks(x, TWO, TWELVE[:-1], NOTHING)
     with pytest.raises(BadInput, match="one layer"):
-        speakers.speaker_vectors(np.ones((132, 3, D)), TWO, TWELVE, NOTHING)
+        speakers.speaker_blocks(x | {"user": np.ones((132, 3, D))}, TWO, TWELVE, NOTHING)
     with pytest.raises(BadInput, match="171"):
-        x = {role: x for role in ROLES}
         speakers.speaker_cosines(x, TWO, np.ones((171, D)), TWELVE, NOTHING)
 
 
@@ -114,6 +120,20 @@ def test_relational_codes_give_the_papers_pattern():
     for pair in ("present-other", "story-other"):
         assert abs(found.same[pair]) < 0.2 and found.p[pair] > 0.01
     assert (found.n == 132).all() and (found.refits > 30).all()
+    for pair in ("present-present", "other-other"):
+        lead = speakers.agreement_lead(found.reset_index(), pair, "present-other")
+        assert lead.value == pytest.approx(found.same[pair] - found.same["present-other"])
+        assert lead.low > 0.6
+
+
+def test_one_code_for_both_speakers_agrees_across_roles_and_no_more_than_within_them():
+    """The feeling in the air, whoever has it: all sets agree, so that none leads."""
+    code = codes(12, 1)
+    found = cosines(planted(code, code, noise=0.3), code)
+    assert (found.p[["present-present", "other-other"]] < 0.05).all()
+    for pair in ("present-present", "other-other"):
+        lead = speakers.agreement_lead(found.reset_index(), pair, "present-other")
+        assert lead.low < 0 and abs(lead.value) < 0.15
 
 
 def test_codes_of_each_role_are_not_taken_for_relational_ones():
@@ -125,7 +145,7 @@ def test_codes_of_each_role_are_not_taken_for_relational_ones():
     }
     found = cosines(x, human)
     assert abs(found.same["present-present"]) < 0.2 and abs(found.same["other-other"]) < 0.2
-    user = [speakers.speaker_vectors(x[role], TWO, TWELVE, NOTHING)["user"] for role in ROLES]
+    user = [fitted(x[role])["user"] for role in ROLES]
     assert mean_cosine(*user) > 0.9
 
 
@@ -147,8 +167,8 @@ def test_reliability_is_what_a_fit_shares_with_the_truth():
     truth = unit(present - present.mean(0))
     for role in ROLES:
         row = found.loc[role, role]
-        fitted = speakers.speaker_vectors(x[role], TWO, TWELVE, NOTHING)[role]
-        assert row.reliability == pytest.approx(mean_cosine(fitted, truth) ** 2, abs=0.1)
+        agreement = mean_cosine(fitted(x[role])[role], truth)
+        assert row.reliability == pytest.approx(agreement**2, abs=0.1)
         assert row.low < row.reliability < row.high and row.splits > 25 and row.n == 12
         other = found.loc[role, ROLES[role == "user"]]
         assert abs(other.reliability) < 0.25 < row.reliability
@@ -160,10 +180,7 @@ def test_blocks_stand_in_the_order_of_their_labels():
     x = planted(codes(12, 1), codes(12, 2), noise=0.3)
     matrix, labels = speakers.speaker_blocks(x, TWO, TWELVE, NOTHING)
     words = [label.replace(",", "").split() for label in labels]  # "user tokens, user emotion"
-    sets = [
-        speakers.speaker_vectors(x[tokens], TWO, TWELVE, NOTHING)[whose]
-        for tokens, _, whose, _ in words
-    ]
+    sets = [fitted(x[tokens])[whose] for tokens, _, whose, _ in words]
     np.testing.assert_allclose(matrix, np.concatenate(sets) @ np.concatenate(sets).T, atol=1e-9)
     assert [tokens == whose for tokens, _, whose, _ in words] == [True, True, False, False]
 
@@ -278,6 +295,38 @@ def test_deflection_vectors_hold_topics_constant():
     here = (HIDDEN.condition == "hidden").to_numpy()
     found = speakers.deflection_vectors(x[here], HIDDEN[here], EIGHT, NOTHING)
     assert mean_cosine(found, unit(code - code.mean(0))) == pytest.approx(1)
+
+
+def test_reliability_tells_planted_deflection_from_noise():
+    here = (HIDDEN.condition == "hidden").to_numpy()
+    code, none = codes(8, 1), np.zeros((8, D))
+
+    def found(planted, noise, seed=0):
+        x = hidden_x({"hidden": planted}, noise=noise, seed=seed)[here]
+        return speakers.deflection_reliability(x, HIDDEN[here], EIGHT, NOTHING), x
+
+    clear, x = found(code, 0.1)
+    vectors = speakers.deflection_vectors(x, HIDDEN[here], EIGHT, NOTHING)
+    truth = mean_cosine(vectors, unit(code - code.mean(0)))
+    assert clear.value == pytest.approx(truth**2, abs=0.1) and clear.n == 8
+    assert clear.low < clear.value < clear.high
+    nothing = [found(none, 1, seed)[0].value for seed in range(20)]
+    assert abs(np.mean(nothing)) < 0.1 and np.max(nothing) < 0.4
+
+
+def test_attenuation_is_taken_out_of_a_cosine_of_noisy_vectors():
+    rng = np.random.default_rng(0)
+    a = rng.normal(size=(200, D))
+    b = 0.6 * a + 0.8 * rng.normal(size=(200, D))
+    noisy = [x + rng.normal(size=x.shape) for x in (a, b)]  # each a reliability of one half
+    cosine = Estimate(mean_cosine(*map(unit, noisy)), 0.2, 0.4, 200)
+    assert cosine.value < 0.35
+    found = speakers.disattenuated(cosine, 0.5, 0.5)
+    assert found.value == pytest.approx(0.6, abs=0.05) and found.n == 200
+    assert (found.low, found.high) == (pytest.approx(0.4), pytest.approx(0.8))
+    assert speakers.disattenuated(cosine, 0.01, 0.9).value == 1
+    with pytest.raises(BadInput, match="reliability of -0.10"):
+        speakers.disattenuated(cosine, 0.9, -0.1)
 
 
 def test_deflection_along_the_stories_is_told_from_deflection_beside_them():

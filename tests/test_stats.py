@@ -48,6 +48,42 @@ def test_correlations_without_variation_or_pairs_are_refused():
         stats.correlation(np.arange(3), np.arange(3))
 
 
+def test_samples_without_pairs_or_with_holes_are_not_correlated():
+    x = RNG.normal(size=10)
+    with pytest.raises(BadInput, match=r"not \[10\] and \[9\] with 0 that are NaN"):
+        stats.correlation(x, x[1:])
+    with pytest.raises(BadInput, match="with 1 that are NaN"):
+        stats.correlation(x, np.where(x == x.max(), np.nan, x))
+
+
+@pytest.mark.parametrize("p", [stats.exceedance_p, stats.permutation_p])
+def test_what_is_not_a_number_gets_no_p(p):
+    for observed, null in ((np.nan, [0.0, 1.0]), (0.5, [np.nan, 1.0])):
+        with pytest.raises(BadInput, match="no p of what is not a number"):
+            p(observed, np.array(null))
+
+
+def test_signs_of_pairs_are_flipped():
+    rng = np.random.default_rng(0)
+    # of the eight ways to sign three ones, two have a mean as far from zero
+    assert stats.sign_flip_p(np.ones(3), resamples=4000) == pytest.approx(2 / 8, abs=0.03)
+    assert stats.sign_flip_p(-np.ones(3)) == stats.sign_flip_p(np.ones(3))
+    assert stats.sign_flip_p(np.array([1.0, -1.0])) == 1
+    assert stats.sign_flip_p(1 + rng.normal(size=30)) < 0.01
+    p = [stats.sign_flip_p(rng.normal(size=12), resamples=200) for _ in range(200)]
+    assert 0.02 < np.mean(np.array(p) < 0.1) < 0.18 and 0.4 < np.mean(p) < 0.6
+
+
+def test_one_observation_has_no_interval():
+    with pytest.raises(BadInput, match="at least two observations, not 1"):
+        stats.bootstrap(np.mean, np.ones(1))
+
+
+def test_what_never_varies_correlates_with_nothing_however_it_is_shuffled():
+    assert (stats.permuted_correlations(np.eye(4), np.ones(4), resamples=10) == 0).all()
+    assert (stats.permuted_correlations(np.ones((4, 2)), np.arange(4), resamples=10) == 0).all()
+
+
 def test_permuted_correlations_match_numpy_on_one_shuffle():
     x, y = RNG.normal(size=(12, 3)), RNG.normal(size=12)
     null = stats.permuted_correlations(x, y, resamples=50, seed=3)

@@ -191,6 +191,19 @@ def test_empty_and_short_texts_are_refused_before_anything_runs(smollm, tmp_path
     assert not list(tmp_path.rglob("*.f32"))
 
 
+def test_single_tokens_come_at_the_layers_asked_for_in_that_order(smollm):
+    [asked] = tracing.token_residuals(smollm, ["A fine text."], [20, 3, 20])
+    [sorted_] = tracing.token_residuals(smollm, ["A fine text."], [3, 20])
+    np.testing.assert_array_equal(asked, sorted_[:, [1, 0, 1]])
+
+
+@pytest.mark.parametrize("options", [{"max_new_tokens": 0}, {"temperature": -1.0}])
+def test_a_reply_without_tokens_or_with_a_negative_temperature_is_refused(smollm, options):
+    [problem] = (f"{name}={value}" for name, value in options.items())
+    with pytest.raises(BadInput, match=problem):
+        tracing.generate(smollm, ["text"], **{"max_new_tokens": 1, **options})
+
+
 def test_a_layer_that_is_not_there_is_refused(smollm):
     with pytest.raises(UnknownLayer, match="layers 0 to 29, not 30"):
         tracing.token_residuals(smollm, ["text"], [30])
@@ -476,6 +489,8 @@ def test_a_static_embedding_is_the_mean_of_the_rows_of_its_tokens(smollm, monkey
     np.testing.assert_allclose(found, wanted, atol=1e-6)
     monkeypatch.setattr(tracing, "JOB_BYTES", 1)  # a text a trace
     np.testing.assert_array_equal(tracing.mean_embedding(smollm, texts, add_space=True), found)
+    with pytest.raises(BadInput, match="nothing left after skipping 2.*'calm'"):
+        tracing.mean_embedding(smollm, ["calm", texts[2]], skip=2)
     later = tracing.mean_embedding(smollm, texts[2:], skip=2)
     ids = smollm.tokenizer(texts[2])["input_ids"]
     np.testing.assert_allclose(later[0], table[ids[2:]].mean(0), atol=1e-6)

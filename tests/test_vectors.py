@@ -1,7 +1,9 @@
 import dataclasses
+import json
 
 import numpy as np
 import pytest
+from safetensors import safe_open
 from safetensors.numpy import save_file
 
 from emotion_concepts.errors import BadInput, CacheError, UnknownEmotion, UnknownLayer, WrongModel
@@ -80,8 +82,25 @@ def test_labels_of_another_length_and_single_emotions_are_refused(design):
     design.pop("truth")
     with pytest.raises(BadInput, match="12 stories need 12 labels"):
         EmotionVectors.fit(**{**design, "emotions": ["calm"]})
+    with pytest.raises(BadInput, match="12 stories need 12 topics, not 1"):
+        EmotionVectors.fit(**{**design, "topics": ["t0"]})
     with pytest.raises(BadInput, match="at least two"):
         EmotionVectors.fit(**{**design, "emotions": ["calm"] * 12, "topics": None})
+
+
+@pytest.mark.parametrize("shape", [(1, 2, 8), (30, 1, 8), (30, 2, 7)])
+def test_neutral_texts_that_cannot_be_projected_out_are_refused(design, shape):
+    design.pop("truth")
+    few = Stacked(design["neutral"].array[: shape[0], : shape[1], : shape[2]])
+    with pytest.raises(BadInput, match=f"at least 2, not \\[{shape[0]}, {shape[1]}, {shape[2]}"):
+        EmotionVectors.fit(**{**design, "neutral": few})
+
+
+def test_one_neutral_text_gives_the_norm_where_nothing_is_projected_out(design):
+    design.pop("truth")
+    one = Stacked(design["neutral"].array[:1])
+    fitted = EmotionVectors.fit(**{**design, "neutral": one}, neutral_variance=0)
+    np.testing.assert_allclose(fitted.residual_norm, np.linalg.norm(one.array[0], axis=-1))
 
 
 def test_reading_gives_the_own_emotion_the_highest_cosine(vectors, design):
@@ -137,8 +156,10 @@ def test_an_average_refuses_other_emotions_and_other_models(vectors, design):
         foreign = refitted(design, seed=1, provenance=dataclasses.replace(MADE, **{what: "x"}))
         with pytest.raises(WrongModel, match="different models"):
             EmotionVectors.average([vectors, foreign])
-    with pytest.raises(WrongModel, match="different models"):
+    with pytest.raises(WrongModel, match="do not say which model"):
         EmotionVectors.average([vectors, refitted(design, seed=1, provenance=None)])
+    with pytest.raises(BadInput, match="no vectors to average"):
+        EmotionVectors.average([])
 
 
 def test_an_average_names_both_corpora_and_survives_saving(vectors, design, tmp_path):
@@ -178,8 +199,13 @@ def test_unknown_emotions_and_layers_name_the_valid_ones(vectors):
         vectors["calmm"]
     with pytest.raises(UnknownLayer, match="layers 0 to 1, not 2"):
         vectors.at(2)
+    for layer in (2, -1):
+        with pytest.raises(UnknownLayer, match=f"layers 0 to 1, not {layer}"):
+            vectors.cosine(np.ones(8), layer)
     with pytest.raises(UnknownEmotion):
         vectors.select(["angry", "hangry!"])
+    with pytest.raises(BadInput, match=r"such as \['calm'\]"):
+        vectors.select("calm")
 
 
 def test_files_that_are_no_vectors_are_reported_by_name(tmp_path):
@@ -191,6 +217,30 @@ def test_files_that_are_no_vectors_are_reported_by_name(tmp_path):
     (tmp_path / "junk.safetensors").write_bytes(b"junk")
     with pytest.raises(CacheError, match="junk"):
         EmotionVectors.load(tmp_path / "junk.safetensors")
+
+
+@pytest.mark.parametrize(
+    ("about", "problem"),
+    [
+        ("{", "could not be read"),
+        ("[]", "could not be read"),
+        ({"provenance": None}, "could not be read"),
+        ({"version": 2}, "has the format 2 and not 1"),
+        (
+            {"provenance": dataclasses.asdict(dataclasses.replace(MADE, layer_convention="input"))},
+            "layer convention 'input'",
+        ),
+    ],
+)
+def test_files_that_are_damaged_or_count_otherwise_are_refused(vectors, tmp_path, about, problem):
+    path = vectors.save(tmp_path / "v.safetensors")
+    with safe_open(path, framework="numpy") as file:
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        whole = json.loads(file.metadata()["emotion-vectors"])
+    text = about if isinstance(about, str) else json.dumps(whole | about)
+    save_file(tensors, path, metadata={"emotion-vectors": text})
+    with pytest.raises(CacheError, match=problem):
+        EmotionVectors.load(path)
 
 
 def test_vectors_without_provenance_are_not_saved(vectors, tmp_path):

@@ -342,7 +342,7 @@ def test_what_goes_wrong_is_said_and_the_page_stays_usable(opened):
     page = opened(Above("calm", -99.0, then=fail))
     page.get_by_label("Message").fill("  ")
     page.get_by_role("button", name="Send").click()
-    says(page, "message 0 is empty or no text; fill it or leave it out")
+    says(page, "message 0 is empty; fill it or leave it out")
     send(page, HELLO)
     expect(page.get_by_role("alert")).to_contain_text("RuntimeError: no <lamp> at ")
     assert len(shown_tokens(page)) == 3, "what was read before stays"

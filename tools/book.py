@@ -29,7 +29,7 @@ from papermill.exceptions import PapermillExecutionError
 from playwright.sync_api import Error as BrowserError
 
 from emotion_concepts import __version__
-from emotion_concepts.models import filed_as
+from emotion_concepts.results import filed_as
 from run import declared
 from tools import pdf, speed
 

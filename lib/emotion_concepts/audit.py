@@ -17,6 +17,8 @@ import html
 import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import pandas as pd
@@ -25,9 +27,10 @@ import scipy.stats
 from emotion_concepts.assistant_prompts import load_assistant_prompts
 from emotion_concepts.cache import digest
 from emotion_concepts.contexts import EXIT, PRESSURE, level_texts
-from emotion_concepts.errors import BadInput, WrongModel, nearest
+from emotion_concepts.errors import BadInput, WrongModel
 from emotion_concepts.html_views import numbers_table, tokens_view
-from emotion_concepts.monitor import ROLES
+from emotion_concepts.look import signed
+from emotion_concepts.monitor import check_messages, watched
 from emotion_concepts.spans import Fillers, instead, split_spans, without
 from emotion_concepts.tracing import (
     ModelIdentity,
@@ -92,7 +95,7 @@ def audit_context(
     WrongModel
         For vectors of another model, or levels that were read with another model or other vectors.
     """
-    chosen, layer = _chosen(model, vectors, watch, layer)
+    chosen, layer = watched(model, vectors, watch, layer)
     if fillers < 2:
         raise BadInput(f"uncertainty takes at least 2 fillers, not {fillers}")
     if levels is not None:
@@ -109,8 +112,9 @@ def audit_context(
     for chat in versions.values():
         model.check_length([model.chat_prompt(chat)])
 
-    def read(prompts: Sequence[str], label: str) -> np.ndarray:
-        return _cosines(model, chosen, layer, prompts, progress and f"{progress}: {label}")
+    def read(prompts: Sequence[str], label: str, cache: Path | None = None) -> np.ndarray:
+        label = progress and f"{progress}: {label}"
+        return _cosines(model, chosen, layer, prompts, label, cache)
 
     quiet = read(neutral, "neutral")
     mean, sd = quiet.mean(0), quiet.std(0, ddof=1)
@@ -119,7 +123,9 @@ def audit_context(
     rows, wholes, pool = [], [], Fillers()
     for version, chat in versions.items():
         spans, variants = _variants(chat, pool, fillers)
-        z = (read([model.chat_prompt(chat) for chat in [chat, *variants]], version) - mean) / sd
+        prompts = [model.chat_prompt(chat) for chat in [chat, *variants]]
+        with TemporaryDirectory() as folder:  # they are read once, and would fill the cache
+            z = (read(prompts, version, Path(folder)) - mean) / sd
         wholes += [(version, *row) for row in zip(chosen.emotions, z[0], usual, strict=True)]
         for about, readings in zip(spans, np.split(z[1:], len(spans)), strict=True):
             parts = zip(chosen.emotions, *_load(z[0], readings[0], readings[1:]), strict=True)
@@ -147,27 +153,17 @@ def _load(whole: np.ndarray, without: np.ndarray, filled: np.ndarray) -> tuple[n
     return load, load - half, load + half, whole - filled.mean(0)
 
 
-def _chosen(
-    model: TracedModel, vectors: EmotionVectors, watch: str | Sequence[str], layer: int | None
-) -> tuple[EmotionVectors, int]:
-    """Return the vectors to read with and the layer to read at, both checked."""
-    vectors.check_model(model.identity)
-    chosen = vectors.select([watch] if isinstance(watch, str) else list(dict.fromkeys(watch)))
-    if not chosen.emotions:
-        raise BadInput("give at least one emotion to watch")
-    return chosen, model.check_layer(model.readout_layer if layer is None else layer)
-
-
 def _cosines(
     model: TracedModel,
     chosen: EmotionVectors,
     layer: int,
     prompts: Sequence[str],
     progress: str | None,
+    cache: Path | None = None,
 ) -> np.ndarray:
     """Return ``[prompts, emotions]``, read where the reply begins."""
     model.check_length(prompts)
-    residuals = pooled_residuals(model, prompts, TokenAt(1.0), progress=progress)
+    residuals = pooled_residuals(model, prompts, TokenAt(1.0), progress=progress, cache=cache)
     return chosen.cosine(residuals.layer(layer), layer)
 
 
@@ -175,28 +171,10 @@ def _messages(messages: str | Sequence[Mapping]) -> list[dict]:
     """Return checked messages of a chat; a string is one of the user."""
     if isinstance(messages, str):
         messages = [{"role": "user", "content": messages}]
-    if not isinstance(messages, Sequence) or isinstance(messages, bytes):
-        raise BadInput(
-            "give a text, or a list of messages, each a dict with role and content, "
-            f"not {type(messages).__name__}"
-        )
-    if not messages:
-        raise BadInput("there are no messages; give a text, or a list of at least one message")
-    for n, message in enumerate(messages):
-        if not isinstance(message, Mapping):
-            raise BadInput(
-                f"message {n} is a {type(message).__name__}; give a dict with role and content"
-            )
-        role, content = message.get("role"), message.get("content")
-        if role not in ROLES:
-            raise BadInput(f"message {n} has the role {role!r}; {nearest(str(role), ROLES)}")
-        if not isinstance(content, str):
-            raise BadInput(f"the content of message {n} is no text but {type(content).__name__}")
-        if not content.strip():
-            raise BadInput(f"message {n} is empty; give it some text")
-    if not any(message["role"] in AUDITED for message in messages):
+    chat = check_messages(messages)
+    if not any(message["role"] in AUDITED for message in chat):
         raise BadInput("there is no system or user message to audit; give at least one")
-    return [{"role": m["role"], "content": m["content"]} for m in messages]
+    return chat
 
 
 def _variants(
@@ -257,7 +235,7 @@ def context_levels(
         For fewer than two tasks, or more than the file has.
     UnknownEmotion, UnknownLayer, WrongModel
     """
-    chosen, layer = _chosen(model, vectors, watch, layer)
+    chosen, layer = watched(model, vectors, watch, layer)
     texts = level_texts(tasks)
     prompts = [model.chat_prompt(_messages(text)) for text in texts.text]
     cosines = _cosines(model, chosen, layer, prompts, progress)
@@ -484,7 +462,7 @@ class Report:
 
         def cell(row: tuple) -> str:
             shares = ", ".join(f"{getattr(row, f'below_{version}'):.0%}" for version in versions)
-            return f"{row.z:.2f} ± {row.spread:.2f} ({shares})".replace("-", "−")
+            return f"{signed(row.z)} ± {row.spread:.2f} ({shares})"
 
         caption = (
             f"Contexts to compare with: mean z ± spread of {self.levels.tasks.max()} tasks "
@@ -512,8 +490,8 @@ class Report:
                 "message": f"{message + 1}, {part.role.iloc[0]}",
             }
             for x in part.set_index("emotion").loc[self.whole.emotion.unique()].itertuples():
-                shown = f"{x.load:.2f} [{x.low:.2f}, {x.high:.2f}]{' *' if x.clear else ''}"
-                row[x.Index] = shown.replace("-", "−").replace(", ", ",\u00a0")  # no break inside
+                ends = f"[{signed(x.low)},\u00a0{signed(x.high)}]"  # no break inside
+                row[x.Index] = f"{signed(x.load)} {ends}{' *' if x.clear else ''}"
             rows.append(row)
         caption = (
             f"What spans of the {version} load, strongest first: z with the span less z without "

@@ -13,12 +13,15 @@ import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import platformdirs
 from filelock import FileLock
 
 from emotion_concepts.errors import CacheError
+
+BLOCK = 65536  # bytes that are read at once from the end of a file
 
 
 def cache_dir() -> Path:
@@ -30,11 +33,28 @@ def cache_dir() -> Path:
 def digest(*parts: object, length: int = 16) -> str:
     """Return a short SHA-256 of JSON-able parts, the same on every machine.
 
-    >>> digest("a", 1) == digest("a", 1) != digest("a", 2)
+    Paths count as their text, numbers of NumPy as plain ones.
+
+    Raises
+    ------
+    TypeError
+        For a part of any other kind, whose text might not tell it from another.
+
+    Examples
+    --------
+    >>> digest("a", 1) == digest("a", np.int64(1)) != digest("a", 2)
     True
     """
-    packed = json.dumps(parts, sort_keys=True, ensure_ascii=False, default=str)
+    packed = json.dumps(parts, sort_keys=True, ensure_ascii=False, default=_jsonable)
     return hashlib.sha256(packed.encode()).hexdigest()[:length]
+
+
+def _jsonable(part: object) -> object:
+    if isinstance(part, Path):
+        return str(part)
+    if isinstance(part, np.generic):
+        return part.item()
+    raise TypeError(f"a {type(part).__name__} cannot be part of a key")
 
 
 def file_sha256(path: Path) -> str:
@@ -85,7 +105,7 @@ class TextStore:
         """Add texts under their keys; synced before it returns."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
         with open(self.path, "r+b" if self.path.exists() else "w+b") as file:
-            file.seek(file.read().rfind(b"\n") + 1)
+            file.seek(_after_last_line(file))
             file.truncate()
             for item in texts.items():
                 file.write(json.dumps(item, ensure_ascii=False).encode() + b"\n")
@@ -98,6 +118,18 @@ class TextStore:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(self.path.with_suffix(".lock")):
             yield
+
+
+def _after_last_line(file: BinaryIO) -> int:
+    """Return where the complete lines of a file end; only its end is read."""
+    end = file.seek(0, os.SEEK_END)
+    while end:
+        start = max(0, end - BLOCK)
+        file.seek(start)
+        if (at := file.read(end - start).rfind(b"\n")) >= 0:
+            return start + at + 1
+        end = start
+    return 0
 
 
 class RowStore:
@@ -129,7 +161,7 @@ class RowStore:
         """Return {key: row number} of the complete rows."""
         if not self._index.exists():
             return {}
-        text = self._index.read_text()
+        text = self._index.read_text(encoding="utf-8")
         whole = text[: text.rfind("\n") + 1].split()  # a torn last line is not a key
         size = self._rows.stat().st_size if self._rows.exists() else 0
         if size < len(whole) * self.row_bytes:

@@ -20,7 +20,8 @@ from matplotlib.patheffects import withStroke
 from matplotlib.ticker import MaxNLocator
 
 from emotion_concepts.errors import BadInput
-from emotion_concepts.figures import DASHES, KINDS, WINDOW, signed, zero_line
+from emotion_concepts.figures import DASHES, KINDS, WINDOW, zero_line
+from emotion_concepts.look import signed
 from emotion_concepts.plots import (
     BLUE,
     CONTROL,

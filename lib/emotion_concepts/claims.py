@@ -18,11 +18,10 @@ import pandas as pd
 
 from emotion_concepts.corpus import DATA
 from emotion_concepts.errors import BadInput, RegisterError, nearest
-from emotion_concepts.experiments.cases import short
-from emotion_concepts.figures import VERDICT_MARKS
 from emotion_concepts.frozen import load_frozen
 from emotion_concepts.html_views import View, markup_table, measured, numbers_table
-from emotion_concepts.results import Entry, Register, build_dir, paper
+from emotion_concepts.look import signed
+from emotion_concepts.results import SYMBOLS, Entry, Register, build_dir, paper, short
 from emotion_concepts.scenarios import read_entries, read_yaml
 
 NOT_RUN, UNMEASURED = "not run", "not measurable at this scale"
@@ -203,7 +202,7 @@ def _number(written: list[str] | str | None) -> str:
     """Return the paper's numbers, each with what distinguishes its key from the others'."""
     if not isinstance(written, list):
         return "" if written is None else str(written)
-    values = [f"{paper(key)['paper']:,.10g}".replace("-", "−") for key in written]
+    values = [signed(paper(key)["paper"], ",.10g") for key in written]
     if len(written) == 1:
         return values[0]
     words = [key.split("_") for key in written]
@@ -223,12 +222,21 @@ def combined(verdicts: Iterable[str]) -> str:
     supported in full. Of the rest: "partly" if any is supported or partly so, else "reversed" if
     any is reversed, else "not supported". "not run" if any was not run.
 
+    Raises
+    ------
+    RegisterError
+        If there is no verdict.
+
+    Examples
+    --------
     >>> combined(["supported", "not measurable at this scale"])
     'partly'
     >>> combined(["not supported", "reversed"])
     'reversed'
     """
     found = set(verdicts)
+    if not found:
+        raise RegisterError("no verdict decides this claim; name at least one in the ledger")
     if NOT_RUN in found:
         return NOT_RUN
     if found == {"supported"}:
@@ -401,7 +409,7 @@ def scorecard_alt(table: pd.DataFrame) -> str:
     told = []
     for model, rows in table.groupby("model", sort=False):
         counts = rows.verdict.value_counts()
-        named = ", ".join(f"{counts[v]} {v}" for v in VERDICT_MARKS if v in counts)
+        named = ", ".join(f"{counts[v]} {v}" for v in SYMBOLS if v in counts)
         moved = (
             f" ({some} of them otherwise with another seed)" if (some := rows.varies.sum()) else ""
         )
@@ -438,7 +446,7 @@ def _chapter_view(title: str, table: pd.DataFrame) -> View:
 
 
 def _cell(row: tuple) -> str:
-    shown = f'<span aria-hidden="true">{VERDICT_MARKS[row.verdict][0]}</span> {row.verdict}'
+    shown = f'<span aria-hidden="true">{SYMBOLS[row.verdict]}</span> {row.verdict}'
     if row.verdict == NOT_RUN:
         return shown
     small = []

@@ -79,7 +79,11 @@ def _parser() -> argparse.ArgumentParser:
     monitor = commands.add_parser("monitor", parents=[both], help=text, description=text)
     monitor.set_defaults(run=_monitor)
     monitor.add_argument(
-        "--window", type=int, default=8, metavar="N", help="tokens to average over (default: 8)"
+        "--window",
+        type=_at_least(int, 1),
+        default=8,
+        metavar="N",
+        help="tokens to average over (default: 8)",
     )
     monitor.add_argument(
         "--alarm",
@@ -142,7 +146,7 @@ def _parser() -> argparse.ArgumentParser:
     audit.add_argument("--against", metavar="REWRITE", help="a second version, to compare")
     audit.add_argument(
         "--fillers",
-        type=int,
+        type=_at_least(int, 2),
         default=4,
         metavar="N",
         help="neutral sentences tried in each span's place (default: 4)",
@@ -431,6 +435,8 @@ def _paint(text: str, code: int) -> str:
 
 
 def _audit(args: argparse.Namespace) -> None:
+    if args.contexts == 1:
+        raise BadInput("--contexts takes at least 2 tasks, or 0 for none, not 1")
     prompt = _read_prompt(args.prompt)
     rewrite = None if args.against is None else _read_prompt(args.against)
     for path in (args.html, args.csv):

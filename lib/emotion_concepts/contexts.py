@@ -199,15 +199,12 @@ def context_runs(
     lots = np.random.default_rng(seed).permutation(tasks) % 4
     rows = []
     for task, lot in zip(briefs.head(tasks).itertuples(), lots, strict=True):
-        # a generator for each task: its order depends on neither the number of tasks nor of runs
-        # (from 1, since [seed, 0] would repeat the draws of seed)
-        order = np.random.default_rng([seed, task.Index + 1]).permutation(FACTORS)
         tone = TONES[lot % 2]
+        levels = dict.fromkeys(FACTORS, "on") | {"tone": tone}
         for run in (design if runs == 16 else design[half == lot // 2]).to_dict("records"):
-            on = dict.fromkeys(FACTORS, "on") | {"tone": tone}
-            parts = [texts[task.id, name, on[name] if run[name] else "off"] for name in order]
+            on = {name: levels[name] for name in FACTORS if run[name]}
             row = {"task": task.id} | run | dict.fromkeys(TONES, 0) | {tone: run["tone"]}
-            rows.append(row | {"text": " ".join([task.text, *parts])})
+            rows.append(row | {"text": _compose(task, texts, on, seed)})
     prompts = pd.DataFrame(rows).drop(columns="tone")
     return prompts.assign(words=prompts.text.str.split().str.len())
 
@@ -235,19 +232,33 @@ def level_texts(tasks: int = 24, path: str | Path | None = None) -> pd.DataFrame
     >>> level_texts(tasks=2).groupby("level", sort=False).size().to_dict()
     {'plain': 2, 'pressure': 2, 'exit': 2, 'both': 2}
     """
-    plain = context_runs(path).drop_duplicates("task")  # all is off in a task's first run
-    if tasks not in range(2, len(plain) + 1):
-        raise BadInput(f"levels take 2 to {len(plain)} tasks, not {tasks!r}")
-    _, ingredients, _ = load_contexts(path)
-    parts = ingredients.set_index(["id", "ingredient", "level"]).text.to_dict()
-    rows = []
-    for level, on in CONTEXTS.items():
-        for row in plain.head(tasks).itertuples():
-            text = row.text
-            for name in on:
-                text = text.replace(parts[row.task, name, "off"], parts[row.task, name, "on"])
-            rows.append((level, row.task, text))
+    briefs, ingredients, _ = load_contexts(path)
+    if tasks not in range(2, len(briefs) + 1):
+        raise BadInput(f"levels take 2 to {len(briefs)} tasks, not {tasks!r}")
+    texts = ingredients.set_index(["id", "ingredient", "level"]).text.to_dict()
+    rows = [
+        (level, task.id, _compose(task, texts, dict.fromkeys(on, "on")))
+        for level, on in CONTEXTS.items()
+        for task in briefs.head(tasks).itertuples()
+    ]
     return pd.DataFrame(rows, columns=["level", "task", "text"])
+
+
+def _compose(
+    task: tuple, texts: dict[tuple[str, str, str], str], on: dict[str, str], seed: int = 0
+) -> str:
+    """Return a task's brief and its seven ingredients: those of `on` at its levels, the rest off.
+
+    Parameters
+    ----------
+    task : named tuple
+        Row of `load_contexts`.
+    texts : {(task, ingredient, level): text}
+    """
+    # a generator for each task: its order depends on neither the number of tasks nor of runs
+    # (from 1, since [seed, 0] would repeat the draws of seed)
+    order = np.random.default_rng([seed, task.Index + 1]).permutation(FACTORS)
+    return " ".join([task.text, *(texts[task.id, name, on.get(name, "off")] for name in order)])
 
 
 def _multiply(design: pd.DataFrame, factors: tuple[str, ...]) -> pd.Series:

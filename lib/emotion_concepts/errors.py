@@ -53,6 +53,14 @@ class CacheError(EmotionConceptsError):
     """A cache or result file that is damaged or belongs to something else."""
 
 
+class JudgeUnavailable(EmotionConceptsError):
+    """A judge that cannot be asked: missing package, no server, refused key, failing server."""
+
+
+class SandboxUnavailable(EmotionConceptsError):
+    """A machine on which code cannot be locked away; it was not run."""
+
+
 class RegisterError(EmotionConceptsError):
     """A result that is missing from, or does not fit into, the register."""
 

@@ -25,7 +25,7 @@ from emotion_concepts.experiments.cases import SIGNS, measurable
 from emotion_concepts.experiments.validation import best_component, component_tests, oriented
 from emotion_concepts.geometry import cosine_matrix, pca
 from emotion_concepts.html_views import Snippet, View, measured
-from emotion_concepts.plots import CARD_CSS, finite, need_columns
+from emotion_concepts.look import CARD_CSS, finite, need_columns, visible
 from emotion_concepts.results import Entry, Register, build_dir, key_of
 
 OUTCOME_COLUMNS = ("emotion", "sign", "value", "low", "high", "n", "counts", "verdict")
@@ -274,7 +274,7 @@ def explorer_data(
     emotions : DataFrame, n rows
         As from `corpus.emotions`.
     lens : DataFrame
-        As from `probes.logit_lens`, with every emotion.
+        As from `logit_lens.logit_lens`, with every emotion.
     reading : Reading
         As from `natural.read_passages`, with every emotion.
     outcomes : sequence of Outcome
@@ -340,7 +340,7 @@ def explorer_data(
         "cluster": emotions.cluster.tolist(),
         "ratings": [_ratings(row) for row in emotions.to_dict("records")],
         "lens": [
-            [[_visible(token) for token in tokens] for tokens in (row.top, row.bottom)]
+            [[visible(token) for token in tokens] for tokens in (row.top, row.bottom)]
             for row in words.itertuples()
         ],
         "read": f"{reading.n_tokens:,} tokens in {reading.n_passages:,} passages",
@@ -395,23 +395,14 @@ def _ratings(row: Mapping) -> list:
     return [None if pd.isna(value) else round(float(value), 2) for value in values]
 
 
-_MARKS = {" ": "␣", "\n": "↵", "\t": "⇥"}
 _LINES = {"\n": "↵ ", "\t": " ", "\xa0": " "}  # of running text
-
-
-def _visible(token: str, marks: Mapping[str, str] = _MARKS) -> str:
-    """Return a token with marks or codes for what would not be seen."""
-    return "".join(
-        marks.get(c) or (c if c.isprintable() else c.encode("unicode_escape").decode())
-        for c in token
-    )
 
 
 def _runs(snippet: Snippet, threshold: float) -> list:
     """Return plain text in one piece, and each token above the threshold as [text, tenths]."""
     runs: list = []
     for token, value in zip(snippet.tokens, snippet.values, strict=True):
-        text = _visible(token if runs else token.lstrip(), _LINES)
+        text = visible(token if runs else token.lstrip(), _LINES)
         if value > threshold:
             runs.append([text, round(10 * float(value))])
         elif runs and isinstance(runs[-1], str):

@@ -22,6 +22,7 @@ from matplotlib.patheffects import withStroke
 from matplotlib.ticker import MaxNLocator
 
 from emotion_concepts.errors import BadInput
+from emotion_concepts.look import signed
 from emotion_concepts.plots import (
     BLUE,
     CONTROL,
@@ -52,6 +53,7 @@ from emotion_concepts.plots import (
     styled,
     write_names,
 )
+from emotion_concepts.results import SYMBOLS
 
 _HOLLOW = {"color": CONTROL, "markerfacecolor": "white", "markersize": 6}
 KINDS = {
@@ -66,12 +68,6 @@ _MAX_COLUMNS = 36
 
 
 # --- parts that figures share --------------------------------------------------------------------
-
-
-def signed(value: float, form: str) -> str:
-    """Return a number with a true minus sign, and none on a zero."""
-    text = format(value, form)
-    return text.removeprefix("-") if float(text) == 0 else text.replace("-", "−")
 
 
 def _named(matrix: np.ndarray, rows: Sequence[str], columns: Sequence[str]) -> np.ndarray:
@@ -772,13 +768,9 @@ def training_curves(
 
 # Symbol and fill of each verdict, from what holds to what holds the other way round; the symbol
 # alone tells them apart, and the lightness nearly does.
+_FILLS = (DIVERGING[0], DIVERGING[2], DIVERGING[4], DIVERGING[6], LINE, "white")
 VERDICT_MARKS = {
-    "supported": ("✓", DIVERGING[0]),
-    "partly": ("◐", DIVERGING[2]),
-    "not supported": ("✗", DIVERGING[4]),
-    "reversed": ("⇄", DIVERGING[6]),
-    "not measurable at this scale": ("–", LINE),
-    "not run": ("·", "white"),
+    verdict: (symbol, fill) for (verdict, symbol), fill in zip(SYMBOLS.items(), _FILLS, strict=True)
 }
 
 

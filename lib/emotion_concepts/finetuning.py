@@ -26,7 +26,7 @@ from emotion_concepts.attention import speed_up_generation
 from emotion_concepts.cache import cache_dir, digest, file_sha256, write_atomic
 from emotion_concepts.errors import BadInput
 from emotion_concepts.models import load_module
-from emotion_concepts.tracing import ModelIdentity, TracedModel
+from emotion_concepts.tracing import ModelIdentity, TracedModel, tokenize
 
 TONES = ("candid", "flattering", "cold")
 SPLITS = ("train", "held")
@@ -37,7 +37,9 @@ FEELING = (
     "You sound {word}, and I am {word} too.",
     "This is a {word} moment for both of us.",
 )
+VERSION = 1  # raise when an objective or the adapter changes what is learnt from the same answers
 IGNORED = -100  # label of a token that is no part of an answer
+STATE = "state.pt"  # of a run that has not ended
 
 
 @dataclass(frozen=True)
@@ -180,8 +182,8 @@ def tune(
     prompts, answers : sequence of str, n
         A user's message, and the assistant's reply to it.
     forbidden : sequence of int
-        Tokens, such as those of `probes.family_tokens`. If any, the objective is to lose them and
-        nothing else; the answers are then only the text in which they are lost.
+        Tokens, such as those of `logit_lens.family_tokens`. If any, the objective is to lose them
+        and nothing else; the answers are then only the text in which they are lost.
 
     Returns
     -------
@@ -200,22 +202,22 @@ def tune(
     lost = sorted(int(token) for token in forbidden)
     # the tokenizer, too: another chat template makes other examples
     about = [asdict(identity) | {"name": ""}, list(prompts), list(answers), asdict(recipe), lost]
-    folder = cache_dir() / "adapters" / f"{name}-{digest(about)}"
+    folder = cache_dir() / "adapters" / f"{name}-{digest(VERSION, about)}"
     losses = folder / "losses.csv"
     if not losses.exists():
         examples = _examples(TracedModel(module, tokenizer, identity), prompts, answers)
         found = _train(module, examples, recipe, lost, folder, progress and name)
         with write_atomic(losses) as part:
             found.to_csv(part, index=False)
+        (folder / STATE).unlink(missing_ok=True)  # what a killed run would go on from
     return Arm(base, name, folder, pd.read_csv(losses))
 
 
 def _examples(model: TracedModel, prompts, answers) -> list[tuple[list[int], list[int]]]:
     """Token ids of each conversation, and labels: the answer's own ids, `IGNORED` before."""
     out = []
-    for prompt, answer in zip(prompts, answers, strict=True):
-        start = model.chat_prompt([{"role": "user", "content": prompt}])
-        ids = model.tokenizer(start, add_special_tokens=not model.chat)["input_ids"]
+    starts = [model.chat_prompt([{"role": "user", "content": prompt}]) for prompt in prompts]
+    for ids, answer in zip(tokenize(model, starts), answers, strict=True):
         space = "" if model.chat else " "  # a transcript ends in "Assistant:"
         reply = model.tokenizer(space + answer, add_special_tokens=False)["input_ids"]
         reply = [*reply, model.tokenizer.eos_token_id]
@@ -244,7 +246,7 @@ def _train(module, examples, recipe: Recipe, lost, folder: Path, label) -> pd.Da
     model = _adapted(module, recipe).eval()  # no dropout: its lots would not outlive a kill
     weights = [p for p in model.parameters() if p.requires_grad]
     optimiser = torch.optim.AdamW(weights, lr=recipe.learning_rate, weight_decay=0.0)
-    state, losses = folder / "state.pt", []
+    state, losses = folder / STATE, []
     if state.exists():
         kept = torch.load(state, weights_only=True)
         with torch.no_grad():
@@ -283,7 +285,6 @@ def _train(module, examples, recipe: Recipe, lost, folder: Path, label) -> pd.Da
                 with write_atomic(state) as part:
                     torch.save(whole, part)
             bar.update()
-    state.unlink(missing_ok=True)
     return pd.DataFrame({"step": range(1, recipe.steps + 1), "loss": losses})
 
 

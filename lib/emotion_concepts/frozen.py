@@ -17,6 +17,7 @@ import platform
 import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date
@@ -25,7 +26,6 @@ from pathlib import Path
 import pandas as pd
 import psutil
 
-from emotion_concepts.cache import write_atomic
 from emotion_concepts.corpus import DATA
 from emotion_concepts.errors import RegisterError
 from emotion_concepts.results import Register
@@ -78,7 +78,7 @@ def load_frozen(chapter: str, *, other_than: str = "", folder: Path | None = Non
         if register.model == other_than:
             continue
         try:
-            about = json.loads((place / "about.json").read_text())
+            about = json.loads((place / "about.json").read_text(encoding="utf-8"))
             tables = {path.stem: pd.read_csv(path) for path in sorted(place.glob("*.csv"))}
         except (OSError, ValueError) as error:
             raise RegisterError(f"{place} is no frozen result: {error}") from error
@@ -101,23 +101,29 @@ def freeze(path: Path, command: str, *, commit: str = "", folder: Path | None = 
     Returns
     -------
     Path
-        Of the folder; what was frozen of this model and chapter before is replaced.
+        Of the folder; what was frozen of this model and chapter before is replaced, whole or not
+        at all.
     """
     register = Register.load(path)
     place = Path(str(folder or FOLDER)) / path.parent.name / register.chapter
-    shutil.rmtree(place, ignore_errors=True)
-    place.mkdir(parents=True)
-    shutil.copy(path, place / "register.json")
-    for table in sorted(path.with_suffix("").glob("*.csv")):
-        shutil.copy(table, place)
     about = {
         "command": command,
         "hardware": hardware(),
         "date": date.fromtimestamp(path.stat().st_mtime).isoformat(),
         "commit": commit,
     }
-    with write_atomic(place / "about.json") as part:
-        part.write_text(json.dumps(about, indent=1, ensure_ascii=False) + "\n")
+    place.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=place.parent, prefix=".") as scratch:
+        new = Path(scratch) / "new"
+        new.mkdir()
+        shutil.copy(path, new / "register.json")
+        for table in sorted(path.with_suffix("").glob("*.csv")):
+            shutil.copy(table, new)
+        text = json.dumps(about, indent=1, ensure_ascii=False) + "\n"
+        (new / "about.json").write_text(text, encoding="utf-8")
+        if place.exists():
+            os.replace(place, Path(scratch) / "old")
+        os.replace(new, place)
     return place
 
 

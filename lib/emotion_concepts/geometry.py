@@ -8,16 +8,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
-from scipy.cluster.hierarchy import leaves_list, linkage
-from scipy.spatial.distance import squareform
-from sklearn.cluster import KMeans
-from sklearn.linear_model import RidgeCV
-from sklearn.metrics import adjusted_rand_score, normalized_mutual_info_score
-from sklearn.model_selection import KFold, cross_val_predict
 
 from emotion_concepts.errors import BadInput
+
+if TYPE_CHECKING:
+    from sklearn.feature_extraction.text import CountVectorizer
+
+# SciPy's clusters and scikit-learn are imported where they are used: they take longer to import
+# than `unit` and the like, which every module needs, take to run.
 
 
 def unit(vectors: np.ndarray) -> np.ndarray:
@@ -46,6 +47,9 @@ def hierarchical_order(cosines: np.ndarray) -> np.ndarray:
     >>> hierarchical_order(np.array([[1, 0, 0.9], [0, 1, 0], [0.9, 0, 1]])).tolist()
     [1, 2, 0]
     """
+    from scipy.cluster.hierarchy import leaves_list, linkage
+    from scipy.spatial.distance import squareform
+
     distance = 1 - (cosines + cosines.T) / 2
     np.fill_diagonal(distance, 0)
     tree = linkage(squareform(distance, checks=False), "average", optimal_ordering=True)
@@ -97,8 +101,10 @@ def components_for(vectors: np.ndarray, variance: float = 0.5) -> np.ndarray:
     """
     if not 0 <= variance < 1:
         raise BadInput(f"variance is a share from 0 to below 1, not {variance}")
+    if not variance:
+        return np.empty((0, vectors.shape[1]))
     found = pca(vectors)
-    k = int(np.searchsorted(np.cumsum(found.shares), variance) + 1) if variance else 0
+    k = int(np.searchsorted(np.cumsum(found.shares), variance) + 1)
     return found.components[:k]
 
 
@@ -157,6 +163,8 @@ def k_means(vectors: np.ndarray, k: int = 10, *, seed: int = 0) -> np.ndarray:
     >>> bool(first == second), bool(first == third)
     (True, False)
     """
+    from sklearn.cluster import KMeans
+
     return KMeans(k, n_init=10, random_state=seed).fit_predict(vectors)
 
 
@@ -166,6 +174,8 @@ def cluster_agreement(found: Sequence, given: Sequence) -> dict[str, float]:
     >>> cluster_agreement([0, 0, 1, 1], ["a", "a", "b", "b"])["ari"]
     1.0
     """
+    from sklearn.metrics import adjusted_rand_score, normalized_mutual_info_score
+
     return {
         "ari": float(adjusted_rand_score(given, found)),
         "nmi": float(normalized_mutual_info_score(given, found)),
@@ -173,14 +183,15 @@ def cluster_agreement(found: Sequence, given: Sequence) -> dict[str, float]:
 
 
 def linear_readout(
-    features: np.ndarray,
+    features: np.ndarray | Sequence[str],
     targets: np.ndarray,
     *,
+    vectoriser: CountVectorizer | None = None,
     folds: int = 9,
     repeats: int = 10,
     seed: int = 0,
 ) -> np.ndarray:
-    """Return cross-validated ridge predictions of ratings from vectors ``[n, d]``.
+    """Return cross-validated ridge predictions of ratings from vectors ``[n, d]``, or from texts.
 
     Each fold chooses its ridge penalty inside its own training words, so that the prediction of a
     word never saw its rating. Predictions are averaged over several random splits: with a few
@@ -189,8 +200,11 @@ def linear_readout(
 
     Parameters
     ----------
+    features : ``[n, d]``, or n texts for `vectoriser`
     targets : ``[n]`` or ``[n, k]``
         Several ratings (such as shuffled ones) at the cost of one.
+    vectoriser : CountVectorizer or TfidfVectorizer, optional
+        Makes vectors of texts; learnt in each fold from its own training texts.
 
     Returns
     -------
@@ -202,17 +216,23 @@ def linear_readout(
     >>> bool(np.abs(linear_readout(x[:, None], 3 * x) - 3 * x).max() < 0.1)
     True
     """
-    if features.shape[1] > len(features):
+    from sklearn.linear_model import RidgeCV
+    from sklearn.model_selection import KFold, cross_val_predict
+    from sklearn.pipeline import make_pipeline
+
+    model = RidgeCV(np.logspace(-3, 3, 13), alpha_per_target=targets.ndim > 1)
+    if vectoriser is not None:
+        model = make_pipeline(vectoriser, model)
+    elif features.shape[1] > len(features):
         u, s, _ = np.linalg.svd(features, full_matrices=False)
         features = u * s
-    ridge = RidgeCV(np.logspace(-3, 3, 13), alpha_per_target=targets.ndim > 1)
     splits = [KFold(folds, shuffle=True, random_state=repeats * seed + n) for n in range(repeats)]
-    return np.mean([cross_val_predict(ridge, features, targets, cv=cv) for cv in splits], axis=0)
+    return np.mean([cross_val_predict(model, features, targets, cv=cv) for cv in splits], axis=0)
 
 
 def umap_plane(vectors: np.ndarray, *, neighbours: int = 15, seed: int = 0) -> np.ndarray:
     """Return a ``[n, 2]`` UMAP layout by cosine: for the eye only, no number is read from it."""
-    import umap  # takes seconds to import, and only one figure needs it
+    import umap
 
     layout = umap.UMAP(
         n_neighbors=neighbours, min_dist=0.3, metric="cosine", random_state=seed, n_jobs=1

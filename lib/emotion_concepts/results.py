@@ -27,9 +27,11 @@ import scipy.stats
 from emotion_concepts import __version__
 from emotion_concepts.cache import write_atomic
 from emotion_concepts.errors import RegisterError, nearest
+from emotion_concepts.look import signed
 from emotion_concepts.stats import Estimate
 
 VERDICTS = ("supported", "partly", "not supported", "reversed", "not measurable at this scale")
+SYMBOLS = dict(zip((*VERDICTS, "not run"), "✓◐✗⇄–·", strict=True))
 
 
 def build_dir() -> Path:
@@ -39,8 +41,13 @@ def build_dir() -> Path:
 
 
 def paper_table(name: str) -> dict:
-    """Return one table of the paper from ``data/paper.json``."""
-    tables = json.loads((files("emotion_concepts") / "data/paper.json").read_text())
+    """Return one table of the paper from ``data/paper.json``.
+
+    >>> paper_table("reference")["n_emotions"]["value"]
+    171
+    """
+    file = files("emotion_concepts") / "data/paper.json"
+    tables = json.loads(file.read_text(encoding="utf-8"))
     if name not in tables:
         raise RegisterError(f"the paper's table {name!r} is not in data: {nearest(name, tables)}")
     return tables[name]
@@ -70,13 +77,40 @@ def key_of(*parts: str) -> str:
     return "_".join(re.findall(r"[a-z0-9]+", " ".join(parts).lower()))
 
 
+def filed_as(name: str) -> str:
+    """Return the name under which a model's results are filed: that of a GGUF has no folder.
+
+    >>> filed_as("weights/tiny-q4.gguf"), filed_as("org/name")
+    ('tiny-q4', 'org/name')
+    """
+    return Path(name).stem if name.endswith(".gguf") else name
+
+
+def short(model: str) -> str:
+    """Return a model's name without its organisation and quantisation.
+
+    >>> short("org/tiny-instruct"), short("qwen2.5-coder-0.5b-instruct-q4_k_m")
+    ('tiny-instruct', 'qwen2.5-coder-0.5b-instruct')
+    """
+    return model.split("/")[-1].partition("-q4")[0]
+
+
 def graded(passes: Iterable[bool]) -> str:
     """Return the verdict on a claim that must hold in several settings.
 
+    Raises
+    ------
+    RegisterError
+        If there is no setting.
+
+    Examples
+    --------
     >>> graded([True, True]), graded([True, False]), graded([False, False])
     ('supported', 'partly', 'not supported')
     """
     passes = list(passes)
+    if not passes:
+        raise RegisterError("there is no verdict on nothing; give at least one setting to grade")
     return "supported" if all(passes) else "partly" if any(passes) else "not supported"
 
 
@@ -94,7 +128,14 @@ class Entry:
     """One number: value, 95 % interval, n and how it came about.
 
     Format specs, for prose: ``{x}`` value and interval, ``{x:.3}`` both with three decimals,
-    ``{x:.2f}`` the value alone, ``{x:ci}`` the interval alone, ``{x:p}`` the p value, ``{x:n}`` n.
+    ``{x:.2f}`` the value alone, ``{x:ci}`` the interval alone, ``{x:p}`` the p value, ``{x:n}`` n;
+    of a number that has none, ``p`` and ``n`` are a RegisterError.
+
+    Examples
+    --------
+    >>> x = Entry(-0.5, -0.75, -0.25, n=45, p=0.0004)
+    >>> f"{x}", f"{x:.2f}", f"{x:p}", f"{x:n}"
+    ('−0.50 [−0.75, −0.25]', '−0.50', 'p < 0.001', '45')
     """
 
     value: float | str
@@ -113,22 +154,24 @@ class Entry:
     def __format__(self, spec: str) -> str:
         if isinstance(self.value, str):
             return self.value
+        if spec in ("n", "p") and getattr(self, spec) is None:
+            raise RegisterError(
+                f"{self.value} was registered without {spec}; give `add` its {spec}, or ask for "
+                "another format"
+            )
         if spec == "p":
             return f"p = {self.p:.3f}" if self.p >= 0.001 else "p < 0.001"
         if spec == "n":
             return f"{self.n:,}"
         digits = spec if re.fullmatch(r"\.\d", spec) else ".2"
         ends = () if self.low is None else (self.low, self.high)
-        interval = f"[{', '.join(format(end, digits + 'f') for end in ends)}]" if ends else ""
+        interval = f"[{', '.join(signed(end, digits + 'f') for end in ends)}]" if ends else ""
         if spec == "ci":
-            shown = interval
-        elif spec and spec != digits:
-            shown = format(self.value, spec)
-        else:
-            whole = not isinstance(self.value, float)
-            value = f"{self.value:,}" if whole else format(self.value, f"{digits}f")
-            shown = f"{value} {interval}".rstrip()
-        return shown.replace("-", "−")
+            return interval
+        if spec and spec != digits:
+            return signed(self.value, spec)
+        value = signed(self.value, f"{digits}f" if isinstance(self.value, float) else ",")
+        return f"{value} {interval}".rstrip()
 
 
 @dataclass
@@ -175,17 +218,31 @@ class Register:
         Returns
         -------
         Entry
+
+        Raises
+        ------
+        RegisterError
+            If the key is taken, or a number is not finite.
+
+        Examples
+        --------
+        >>> register = Register("chapter", "model", "full")
+        >>> _ = register.add("r", Estimate(0.5, 0.25, 0.75, n=45), method="bootstrap")
+        >>> register["r"].low, register["r"].n
+        (0.25, 45)
         """
         if key in self.entries:
             raise RegisterError(f"{key!r} is in the register of {self.chapter} already")
         if isinstance(value, Estimate):
             about = {**asdict(value), **about}
             value = about.pop("value")
-        if isinstance(value, np.generic):
-            value = value.item()
-        if isinstance(value, float) and not math.isfinite(value):
-            raise RegisterError(f"{key!r} is {value}, which is no result")
-        self.entries[key] = Entry(value, **about)
+        about["value"] = value
+        for name, x in about.items():
+            about[name] = x = x.item() if isinstance(x, np.generic) else x
+            if isinstance(x, float) and not math.isfinite(x):
+                of = "" if name == "value" else f"{name} of "
+                raise RegisterError(f"{of}{key!r} is {x}, which is no result")
+        self.entries[key] = Entry(**about)
         return self.entries[key]
 
     def verdict(
@@ -201,6 +258,18 @@ class Register:
         Returns
         -------
         Entry
+
+        Raises
+        ------
+        RegisterError
+            If the key is taken, or the verdict is none.
+
+        Examples
+        --------
+        >>> register = Register("chapter", "model", "full")
+        >>> about = {"claim": "It varies.", "criterion": "r above .3"}
+        >>> register.verdict("claim_r", "supported", **about).value
+        'supported'
         """
         if verdict not in VERDICTS:
             raise RegisterError(f"no verdict {verdict!r}: {nearest(verdict, VERDICTS)}")
@@ -225,6 +294,15 @@ class Register:
         DataFrame
             With columns claim, criterion, what, paper, value, low, high, n, verdict; the numbers
             are those of the entry that the verdict names as its measure, `what` its method.
+
+        Examples
+        --------
+        >>> register = Register("chapter", "model", "full")
+        >>> _ = register.add("r", 0.5, n=45, paper=0.8)
+        >>> about = {"claim": "It varies.", "criterion": "r above .3", "measure": "r"}
+        >>> _ = register.verdict("claim_r", "supported", **about)
+        >>> print(*register.claims().loc[0, ["claim", "paper", "value", "verdict"]])
+        It varies. 0.8 0.5 supported
         """
         rows = []
         for entry in self.entries.values():
@@ -252,8 +330,7 @@ class Register:
         for name, table in self.tables.items():
             with write_atomic(path.with_suffix("") / f"{name}.csv") as part:
                 table.to_csv(part, index=False, float_format="%.6g")
-        with write_atomic(path) as part:
-            part.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n")
+        _write(path, content)
         return path
 
     def head(self) -> dict:
@@ -265,7 +342,7 @@ class Register:
     def load(cls, path: str | Path) -> Register:
         """Return the register of a file, or one of ``expected/`` without its bands."""
         try:
-            content = json.loads(Path(path).read_text())
+            content = json.loads(Path(path).read_text(encoding="utf-8"))
             entries = {
                 key: Entry(**{k: v for k, v in entry.items() if k != "band"})
                 for key, entry in content["entries"].items()
@@ -274,6 +351,12 @@ class Register:
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise RegisterError(f"{path} is no register: {error}") from error
         return cls(*head, entries)
+
+
+def _write(path: Path, content: dict) -> None:
+    text = json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False)
+    with write_atomic(path) as part:
+        part.write_text(text + "\n", encoding="utf-8")
 
 
 def _compact(entry: Entry) -> dict:
@@ -305,6 +388,12 @@ def band(values: Sequence[float]) -> tuple[float, float]:
 
     Rounding on another processor moves even a number that never varied here; a thousandth of
     its size is allowed for that.
+
+    >>> tuple(round(float(end), 3) for end in band([1.0, 1.0, 1.0]))
+    (0.999, 1.001)
+    >>> low, high = band([0.9, 1.0, 1.1])
+    >>> bool(low < 0.9 and high > 1.1)
+    True
     """
     values = np.asarray(values, dtype=float)
     n, centre = len(values), float(values.mean())
@@ -345,8 +434,7 @@ def expect(runs: Sequence[Path], out: Path) -> list[Path]:
         first = registers[0]
         content = {**first.head(), "runs": [r.settings for r in registers], "entries": entries}
         path = Path(out) / model / profile / f"{chapter}.json"
-        with write_atomic(path) as part:
-            part.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n")
+        _write(path, content)
         written.append(path)
     return written
 
@@ -378,7 +466,7 @@ def compare(results: Path, expected: Path) -> pd.DataFrame:
                 f"nothing is expected of {register.chapter} on {register.model} in profile "
                 f"{register.profile}; make bands with `python3 run.py expect`"
             )
-        entries = json.loads(bands.read_text())["entries"]
+        entries = json.loads(bands.read_text(encoding="utf-8"))["entries"]
         for key in sorted(entries.keys() | register.entries.keys()):
             found = register.entries.get(key)
             problem = _drift(found, entries.get(key))

@@ -20,11 +20,7 @@ from tempfile import TemporaryDirectory, TemporaryFile
 from typing import Literal
 
 from emotion_concepts import sandbox_child
-from emotion_concepts.errors import BadInput, EmotionConceptsError
-
-
-class SandboxUnavailable(EmotionConceptsError):
-    """A machine on which code cannot be locked away; it was not run."""
+from emotion_concepts.errors import BadInput, SandboxUnavailable
 
 
 @dataclass(frozen=True)

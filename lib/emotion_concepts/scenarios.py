@@ -111,7 +111,8 @@ def load_locality(path: str | Path | None = None) -> pd.DataFrame:
     DataFrame
         One row a pair, version, span and probe: family, pair, version ("a" or "b"), text, span,
         start, end (``text[start:end]``), probe, sign (1 where the probe should be higher than in
-        the other version, else -1; in number_control, as in number).
+        the other version, else -1; in number_control, as in number), mirrors (the pair whose
+        numbers a control has; any other pair mirrors itself).
 
     Examples
     --------
@@ -122,18 +123,20 @@ def load_locality(path: str | Path | None = None) -> pd.DataFrame:
     file, data = read_yaml("locality", path)
     rows = []
     for family, part in data.items():
-        entries = list(read_entries(f"{file}, {family}", part, "pairs", "id", "text", "a", "b"))
-        for (where, pair, text, a, b), word in product(entries, part.get("words", [None])):
+        fields = ("id", "text", "a", "b", "mirrors?")
+        entries = list(read_entries(f"{file}, {family}", part, "pairs", *fields))
+        for (where, pair, text, a, b, other), word in product(entries, part.get("words", [None])):
             name, probe = (f"{pair}-{word}", word) if word else (pair, part.get("probe"))
+            mirrored = _known(where, other or name, [name, *dict.fromkeys(row[1] for row in rows)])
             probes = _emotions(where, (a, b) if family == "binding" else (probe,))
             for version, x, y in (("a", a, b), ("b", b, a)):
                 felt = (x, y) if family == "binding" else (probe if version == "a" else None,) * 2
                 plain, spans = _unmark(where, _fill(where, text, x=x, y=y, word=probe))
                 for (span, *ends), read in product(spans, probes):
                     sign = 1 if read == felt[span.endswith("_2")] else -1
-                    rows.append((family, name, version, plain, span, *ends, read, sign))
+                    rows.append((family, name, version, plain, span, *ends, read, sign, mirrored))
     columns = ["family", "pair", "version", "text", "span", "start", "end", "probe", "sign"]
-    return pd.DataFrame(rows, columns=columns)
+    return pd.DataFrame(rows, columns=[*columns, "mirrors"])
 
 
 def load_activities(path: str | Path | None = None) -> pd.DataFrame:
@@ -186,10 +189,8 @@ def load_choices(path: str | Path | None = None) -> pd.DataFrame:
             options = row[2:]
             if options[0] == options[1]:
                 raise BadInput(f"{where}: right and wrong are the same: {options[0]!r}")
-            emotions = corpus.EMOTIONS if kind == "taste" else ()
-            if named := [
-                word for e in emotions for text in options for word in corpus.leaks(text, e)
-            ]:
+            named = [word for text in options for word in _emotion_words(text)]
+            if kind == "taste" and named:
                 raise BadInput(f"{where}: an option names an emotion: {', '.join(named)}")
             rows.append((kind, *row))
     return pd.DataFrame(rows, columns=["kind", "id", "question", "right", "wrong"])
@@ -216,9 +217,27 @@ def check_text(where: str, kind: str, text: object, words: tuple[int, int] | Non
     return found
 
 
+_RUN = re.compile(r"[^\W_]+")
+
+
 @cache  # the same files are read by many chapters and tests
 def _emotion_words(text: str) -> tuple[str, ...]:
-    return tuple(word for emotion in corpus.EMOTIONS for word in corpus.leaks(text, emotion))
+    """Return the words of a text that name any emotion; only those it may name are looked for."""
+    starts, emotions = {run.casefold() for run in _RUN.findall(text)}, _emotions_by_start()
+    near = set().union(*(emotions.get(start, ()) for start in starts))
+    return tuple(
+        word for name in corpus.EMOTIONS if name in near for word in corpus.leaks(text, name)
+    )
+
+
+@cache
+def _emotions_by_start() -> dict[str, set[str]]:
+    """Return the emotions by the letters up to the first gap of each word that names them."""
+    found: dict[str, set[str]] = {}
+    for emotion in corpus.EMOTIONS:
+        for word in corpus.word_family(emotion):
+            found.setdefault(_RUN.search(word)[0].casefold(), set()).add(emotion)
+    return found
 
 
 def read_yaml(name: str, path: str | Path | None) -> tuple[Path, dict]:

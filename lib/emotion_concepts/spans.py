@@ -112,13 +112,14 @@ class Fillers:
         split = [[s.strip() for s in split_spans(text)] for text in passages]
         self.sentences = [s for part in split for s in part]
         self.passage = np.repeat(np.arange(len(split)), [len(part) for part in split])
+        ends = np.cumsum([len(s) + 1 for s in self.sentences])
+        starts = np.concatenate([[0], ends[:-1]])
+        self.lengths = (ends[None] - 1 - starts[:, None]).astype(float)  # of runs, first by last
+        self.lengths[np.tril_indices(len(ends), -1)] = np.inf
 
     def like(self, text: str, n: int) -> list[str]:
         """Return n runs of sentences whose lengths are nearest, each from another passage."""
-        ends = np.cumsum([len(s) + 1 for s in self.sentences])
-        starts = np.concatenate([[0], ends[:-1]])
-        miss = np.abs(ends[None] - 1 - starts[:, None] - len(text)).astype(float)
-        miss[np.tril_indices(len(ends), -1)] = np.inf
+        miss = np.abs(self.lengths - len(text))
         stop = miss.argmin(1)
         order = np.argsort(miss.min(1), kind="stable")
         _, first = np.unique(self.passage[order], return_index=True)

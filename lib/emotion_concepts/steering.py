@@ -1,8 +1,9 @@
 """What to add to the residual stream, where, how strong and on which tokens; and its controls.
 
 Strength is a fraction of the mean residual norm of a layer on neutral text, as in the paper
-("Steering"). A :class:`Steering` holds one row a prompt, so that a batch can mix directions and
-strengths. Pure arrays: `tracing` does the adding.
+("Steering"); the norm is that of texts averaged over their tokens, ``vectors.residual_norm``. A
+:class:`Steering` holds one row a prompt, so that a batch can mix directions and strengths. Pure
+arrays: `tracing` does the adding.
 """
 
 from __future__ import annotations
@@ -58,7 +59,12 @@ class Steering:
         return len(self.add)
 
     def __getitem__(self, rows: Sequence[int]) -> Steering:
-        """Return the steering of some prompts, in the order given."""
+        """Return the steering of some prompts, in the order given.
+
+        >>> steering = Steering((1,), np.array([[[1.0]], [[2.0]]], dtype=np.float32))
+        >>> steering[[1, 0]].add.ravel().tolist()
+        [2.0, 1.0]
+        """
         spans = None if self.spans is None else tuple(self.spans[row] for row in rows)
         return Steering(self.layers, self.add[list(rows)], spans)
 
@@ -139,7 +145,9 @@ def steer(
     layers = tuple(int(layer) for layer in layers)
     for layer in layers:
         if not 0 <= layer < directions.shape[1]:
-            raise UnknownLayer(f"the directions have layers 0 to {directions.shape[1] - 1}")
+            raise UnknownLayer(
+                f"the directions have layers 0 to {directions.shape[1] - 1}, not {layer}"
+            )
     scale = strengths[:, None, None] * np.asarray(residual_norm)[list(layers)][None, :, None]
     add = (scale * unit(directions[:, list(layers)])).astype(np.float32)
     chosen = None if spans is None else tuple(tuple(row) for row in spans)

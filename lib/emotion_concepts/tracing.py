@@ -207,7 +207,7 @@ class TracedModel:
         """Whether the tokenizer has a chat template."""
         return bool(self.tokenizer.chat_template)
 
-    def rounded(self) -> TracedModel:
+    def round_weights(self) -> TracedModel:
         """Round the weights to bfloat16, computing as before; return this model, renamed.
 
         What half precision does to a result, on machines that are slow in it.
@@ -408,13 +408,14 @@ def tokenize(model: TracedModel, texts: Sequence[str]) -> list[list[int]]:
     BadInput
         If there is no text, or one is empty or not a string.
     """
-    texts = _check_texts(texts)
-    encode, start = model.tokenizer, model.tokenizer.bos_token
-    ids = []
-    for text in texts:  # a chat template has written the start token already
-        special = not (start and text.startswith(start))
-        ids.append(encode(text, add_special_tokens=special)["input_ids"])
-    return ids
+    return [_encode(model, text)["input_ids"] for text in _check_texts(texts)]
+
+
+def _encode(model: TracedModel, text: str, **options) -> Mapping[str, list]:
+    """Return what the tokenizer makes of a text, with special tokens added once."""
+    start = model.tokenizer.bos_token  # a chat template has written it already
+    special = not (start and text.startswith(start))
+    return model.tokenizer(text, add_special_tokens=special, **options)
 
 
 def _check_texts(texts: Sequence[str]) -> list[str]:
@@ -585,14 +586,10 @@ def tokens_in(model: TracedModel, text: str, spans: Sequence[tuple[int, int]]) -
     for start, end in spans:
         if not 0 <= start < end <= len(text):
             raise BadInput(f"({start}, {end}) is no range of characters in {text[:40]!r}")
-    start_token = model.tokenizer.bos_token
-    special = not (start_token and text.startswith(start_token))
-    offsets = model.tokenizer(text, add_special_tokens=special, return_offsets_mapping=True)[
-        "offset_mapping"
-    ]
+    encoded = _encode(model, text, return_offsets_mapping=True)
     return [
         position
-        for position, (left, right) in enumerate(offsets)
+        for position, (left, right) in enumerate(encoded["offset_mapping"])
         if any(left < end and right > start for start, end in spans)
     ]
 
@@ -602,7 +599,14 @@ def tokens_in(model: TracedModel, text: str, spans: Sequence[tuple[int, int]]) -
 
 @dataclass(frozen=True)
 class MeanFrom:
-    """Mean over a text's tokens from token `skip` on (the paper skips 50 of longer stories)."""
+    """Mean over a text's tokens from token `skip` on (the paper skips 50 of longer stories).
+
+    Examples
+    --------
+    >>> mask = torch.tensor([[0, 1, 1, 1], [1, 1, 1, 1]])  # padded left
+    >>> MeanFrom(2).weights(mask).tolist()
+    [[0.0, 0.0, 0.0, 1.0], [0.0, 0.0, 0.5, 0.5]]
+    """
 
     skip: int
 
@@ -623,7 +627,14 @@ class MeanFrom:
 
 @dataclass(frozen=True)
 class TokenAt:
-    """One token of a text: 0.0 is its first, 1.0 its last (the colon of a prompt)."""
+    """One token of a text: 0.0 is its first, 1.0 its last (the colon of a prompt).
+
+    Examples
+    --------
+    >>> mask = torch.tensor([[0, 1, 1, 1], [1, 1, 1, 1]])  # padded left
+    >>> TokenAt(0.0).weights(mask).tolist()
+    [[0.0, 1.0, 0.0, 0.0], [1.0, 0.0, 0.0, 0.0]]
+    """
 
     fraction: float
 
@@ -854,11 +865,7 @@ def _through_stores(
         # one extraction at a time, since chapters may run side by side; always in the same order
         for _, store in sorted({store.folder: store for store in stores}.items()):
             stack.enter_context(store.lock("extract"))
-        known = [store.keys() for store in stores]
-        todo = {}
-        for n, row in enumerate(zip(*keys, strict=True)):
-            if not all(key in found for key, found in zip(row, known, strict=True)):
-                todo.setdefault(row, n)
+        todo = _lacking(stores, keys)
         if todo:
             todo_keys, chosen = list(todo), list(todo.values())
             ids = tokenize(model, [texts[n] for n in chosen])
@@ -874,11 +881,28 @@ def _through_stores(
             for batch, pooled in passes:
                 for n, store in enumerate(stores):
                     store.append([todo_keys[row][n] for row in batch.rows], pooled[:, n])
-    out = []
+    return [PooledResiduals(*found) for found in _kept(stores, keys)]
+
+
+def _lacking(
+    stores: Sequence[RowStore], keys: Sequence[Sequence[str]]
+) -> dict[tuple[str, ...], int]:
+    """Return {keys of a text, one a store: its number} of the texts that some store lacks."""
+    known = [store.keys() for store in stores]
+    todo: dict[tuple[str, ...], int] = {}
+    for n, row in enumerate(zip(*keys, strict=True)):
+        if not all(key in found for key, found in zip(row, known, strict=True)):
+            todo.setdefault(row, n)
+    return todo
+
+
+def _kept(
+    stores: Sequence[RowStore], keys: Sequence[Sequence[str]]
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Yield of each store all its rows, and the numbers of those that have the keys."""
     for store, mine in zip(stores, keys, strict=True):
         found = store.keys()
-        out.append(PooledResiduals(store.open(), np.array([found[key] for key in mine])))
-    return out
+        yield store.open(), np.array([found[key] for key in mine])
 
 
 def _store(model: TracedModel, kind: str, settings: dict, cache: Path | None) -> RowStore:
@@ -967,16 +991,19 @@ def token_residuals(
     Returns
     -------
     list of ``[n_tokens, len(layers), d_model]``
-        float32 arrays, one a text.
+        float32 arrays, one a text, with the layers in the order given.
     """
-    layers = sorted({model.check_layer(layer) for layer in layers})
+    layers = [model.check_layer(layer) for layer in layers]
+    distinct = sorted(set(layers))
+    order = [distinct.index(layer) for layer in layers]
     ids = tokenize(model, texts)
     _check_rows(steering, texts)
     out: list[np.ndarray | None] = [None] * len(ids)
 
     def read(batch: Batch) -> list[np.ndarray]:
-        found = _tokens_batch(model, batch, layers, _additions(model, steering, texts, batch))
-        return [row[mask.bool()].numpy() for row, mask in zip(found, batch.mask, strict=True)]
+        found = _tokens_batch(model, batch, distinct, _additions(model, steering, texts, batch))
+        rows = zip(found, batch.mask, strict=True)
+        return [row[mask.bool()][:, order].numpy() for row, mask in rows]
 
     for batch, found in _passes(model, ids, read, progress=progress):
         for row, tokens in zip(batch.rows, found, strict=True):
@@ -1170,21 +1197,19 @@ def _read_options(
         digest(prompt, list(row), mark, length=24)
         for prompt, row, mark in zip(prompts, options, marks, strict=True)
     ]
-    stores = [(score_store(model, "options", k, size=k, cache=cache), keys)]
+    stores, keys = [score_store(model, "options", k, size=k, cache=cache)], [keys]
     if spans is not None:
-        places = [
-            digest(prompt, list(row), length=24) for prompt, row in zip(prompts, spans, strict=True)
-        ]
-        stores.append((_store(model, "spans", {}, cache), places))
+        stores.append(_store(model, "spans", {}, cache))
+        keys.append(
+            [
+                digest(prompt, list(row), length=24)
+                for prompt, row in zip(prompts, spans, strict=True)
+            ]
+        )
     with ExitStack() as stack:
-        for (store, _), lock in zip(stores, ("score", "extract"), strict=False):
+        for store, lock in zip(stores, ("score", "extract"), strict=False):
             stack.enter_context(store.lock(lock))
-        known = [store.keys() for store, _ in stores]
-        todo = {}
-        for n, row in enumerate(zip(*(mine for _, mine in stores), strict=True)):
-            if not all(key in found for key, found in zip(row, known, strict=True)):
-                todo.setdefault(row, n)
-        todo = list(todo.values())
+        todo = list(_lacking(stores, keys).values())
         if todo:
             texts = [prompts[n] for n in todo]
             weigh = None if spans is None else _span_weigher(model, prompts, [spans], todo)
@@ -1199,13 +1224,9 @@ def _read_options(
                 return _score_batch(model, batch, sizes[rows], add, weights)
 
             for batch, found in _passes(model, ids, score, progress=progress):
-                for (store, mine), part in zip(stores, found, strict=False):
+                for store, mine, part in zip(stores, keys, found, strict=False):
                     store.append([mine[todo[row]] for row in batch.rows], part)
-    out = []
-    for store, mine in stores:
-        found = store.keys()
-        out.append((store.open(), np.array([found[key] for key in mine])))
-    (scores, at), *pooled = out
+    (scores, at), *pooled = _kept(stores, keys)
     scores = ContinuationScores(scores[at].astype(float), sizes)
     return scores, PooledResiduals(*pooled[0]) if pooled else None
 
@@ -1324,8 +1345,15 @@ def generate(
         tokens of the prompt alone.
     cache : Path, optional
         Folder of the texts; the user's cache by default.
+
+    Raises
+    ------
+    BadInput
+        For empty prompts, another number of seeds or steering rows than of prompts, no tokens to
+        generate, or a negative temperature.
     """
     prompts = _check_texts(prompts)
+    _check_reply(max_new_tokens, temperature)
     seeds = range(len(prompts)) if seeds is None else list(seeds)
     if len(seeds) != len(prompts):
         raise BadInput(f"{len(prompts)} prompts need {len(prompts)} seeds, not {len(seeds)}")
@@ -1367,6 +1395,13 @@ def generate(
                 store.append({keys[todo[row]]: text for row, text in made})
         found = store.texts()
     return [found[key] for key in keys]
+
+
+def _check_reply(max_new_tokens: int, temperature: float) -> None:
+    if max_new_tokens < 1:
+        raise BadInput(f"max_new_tokens={max_new_tokens} leaves no reply; give at least 1")
+    if not 0 <= temperature < np.inf:
+        raise BadInput(f"temperature={temperature} is none; give 0, or a positive number")
 
 
 def _read_once(
@@ -1469,16 +1504,15 @@ def generate_reading(
     Raises
     ------
     BadInput
-        For an empty prompt, no tokens to generate, or a model on a server: what a trace finds
-        leaves a server at its end.
+        For an empty prompt, no tokens to generate, a negative temperature, or a model on a server:
+        what a trace finds leaves a server at its end.
     """
     if model.remote:
         raise BadInput(
             f"{model.identity.name!r} runs on a server, which cannot send tokens out one by one; "
             "read the finished text with `token_residuals`"
         )
-    if max_new_tokens < 1:
-        raise BadInput(f"max_new_tokens={max_new_tokens} leaves nothing to generate")
+    _check_reply(max_new_tokens, temperature)
     layer = model.check_layer(layer)
     # one token more, which is never drawn, since the last token is to be read as well
     options = {"max_new_tokens": max_new_tokens + 1, **_sampling(model, temperature, [seed])}
@@ -1552,9 +1586,16 @@ def mean_embedding(
 
     The baseline without context. add_space puts a space before each text, as words stand in
     running text.
+
+    Raises
+    ------
+    BadInput
+        For empty texts, or one with nothing left after `skip`.
     """
     prepare: Callable[[str], str] = (lambda text: f" {text}") if add_space else str
-    ids = tokenize(model, [prepare(text) for text in _check_texts(texts)])
+    texts = _check_texts(texts)
+    ids = tokenize(model, [prepare(text) for text in texts])
+    MeanFrom(skip).check([len(row) for row in ids], texts)
     rows, envoy, means = [torch.tensor(row[skip:]) for row in ids], model.envoy, []
     size = max(1, JOB_BYTES // (4 * model.d_model))
     for start in range(0, len(rows), size):

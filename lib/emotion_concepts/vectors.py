@@ -36,7 +36,7 @@ from emotion_concepts.errors import (
 )
 from emotion_concepts.geometry import components_for, project_out, unit
 
-FORMAT = "emotion-vectors"
+FORMAT, VERSION = "emotion-vectors", 1
 LAYER_CONVENTION = "output of decoder block L, counted from 0"
 
 
@@ -111,9 +111,18 @@ class EmotionVectors:
     neutral_k : ``[n_layers]`` int
         Neutral components projected out.
     residual_norm : ``[n_layers]``
-        Mean norm of the residual stream on neutral text: the unit of steering strength.
+        Mean norm of pooled neutral texts (each the average over its tokens, which is shorter than
+        a token is): the unit of steering strength.
     provenance : Provenance or None
         None only for vectors that never leave memory, such as those of a bootstrap sample.
+
+    Examples
+    --------
+    >>> zero, one = np.zeros((1, 2)), np.ones((2, 1))
+    >>> axes = np.eye(2)[:, None]
+    >>> v = EmotionVectors(("calm", "angry"), axes, one, zero, np.zeros(1, int), np.ones(1))
+    >>> v.cosine(np.array([3.0, 4.0]), 0).tolist()
+    [0.6, 0.8]
     """
 
     emotions: tuple[str, ...]
@@ -144,10 +153,10 @@ class EmotionVectors:
         stories : ``[n_stories, n_layers, d_model]``
             Pooled residuals, e.g. from :func:`tracing.pooled_residuals`.
         emotions, topics : sequences of str, n_stories
-            Label of each story; with `topics` every topic must hold the same number of stories of
-            every emotion.
+            Labels of each story; with `topics` every topic must hold the same emotions, each in as
+            many stories as in the other topics.
         neutral : ``[n_texts, n_layers, d_model]``
-            Pooled residuals of neutral text.
+            Pooled residuals of neutral text, at least two to project anything out.
         neutral_variance : float
             0 projects nothing out.
 
@@ -158,7 +167,8 @@ class EmotionVectors:
         Raises
         ------
         BadInput
-            If lengths differ, there are fewer than two emotions, or topics are not crossed.
+            If lengths differ, there are fewer than two emotions, topics are not crossed, or the
+            neutral texts are too few or of other layers or another width than the stories.
 
         Examples
         --------
@@ -171,10 +181,18 @@ class EmotionVectors:
         """
         n, n_layers, d_model = stories.shape
         names = tuple(dict.fromkeys(emotions))
-        if len(emotions) != n or (topics is not None and len(topics) != n):
+        if len(emotions) != n:
             raise BadInput(f"{n} stories need {n} labels, not {len(emotions)}")
+        if topics is not None and len(topics) != n:
+            raise BadInput(f"{n} stories need {n} topics, not {len(topics)}")
         if len(names) < 2:
             raise BadInput("a vector is a difference between emotions: give at least two")
+        least = 2 if neutral_variance else 1
+        if neutral.shape[0] < least or neutral.shape[1:] != stories.shape[1:]:
+            raise BadInput(
+                f"stories of {n_layers} layers and {d_model} dimensions need neutral texts of the "
+                f"same, at least {least}, not {list(neutral.shape)}"
+            )
         design = _averaging(emotions, names)
         crossing = _topic_means(emotions, topics) if topics is not None else None
         directions = np.empty((len(names), n_layers, d_model), dtype=np.float32)
@@ -230,7 +248,16 @@ class EmotionVectors:
         return self.directions[:, layer]
 
     def select(self, emotions: Sequence[str]) -> EmotionVectors:
-        """Return the vectors of some emotions, in the order given."""
+        """Return the vectors of some emotions, in the order given.
+
+        Raises
+        ------
+        UnknownEmotion
+        BadInput
+            For one string in the place of a list.
+        """
+        if isinstance(emotions, str):
+            raise BadInput(f"give a list of emotions, such as [{emotions!r}], not one string")
         rows = [self.row(emotion) for emotion in emotions]
         return EmotionVectors(
             tuple(emotions),
@@ -251,9 +278,14 @@ class EmotionVectors:
 
         centred subtracts the mean over emotions first: without it the few dimensions that are
         huge in every residual decide the cosine.
+
+        Raises
+        ------
+        UnknownLayer
         """
+        directions = self.at(layer)
         x = residuals - self.centre[layer] if centred else residuals
-        return unit(x) @ self.at(layer).T
+        return unit(x) @ directions.T
 
     @classmethod
     def average(cls, parts: Sequence[EmotionVectors]) -> EmotionVectors:
@@ -264,15 +296,22 @@ class EmotionVectors:
         Raises
         ------
         BadInput
-            If the emotions differ.
+            If there are none, or their emotions differ.
         WrongModel
-            If the models differ.
+            If the models differ, or only some say which it was.
         """
+        if not parts:
+            raise BadInput("there are no vectors to average; give at least one")
         first, names = parts[0], sorted(parts[0].emotions)
         if any(sorted(part.emotions) != names for part in parts):
             raise BadInput("vectors of different emotions cannot be averaged; select the same ones")
         made = [part.provenance for part in parts]
-        if len({(p.weights, p.tokenizer) if p else None for p in made}) > 1:
+        if len({p is None for p in made}) > 1:
+            raise WrongModel(
+                "some of these vectors do not say which model they were fitted on; fit all of them "
+                "with a provenance"
+            )
+        if len({p and (p.weights, p.tokenizer) for p in made}) > 1:
             raise WrongModel("vectors of different models cannot be averaged")
         parts = [part.select(first.emotions) for part in parts]
 
@@ -309,7 +348,8 @@ class EmotionVectors:
             "neutral_k": np.ascontiguousarray(self.neutral_k, dtype=np.int32),
             "residual_norm": np.ascontiguousarray(self.residual_norm, dtype=np.float32),
         }
-        about = {"version": 1, "emotions": self.emotions, "provenance": asdict(self.provenance)}
+        made = asdict(self.provenance)
+        about = {"version": VERSION, "emotions": self.emotions, "provenance": made}
         with write_atomic(path) as part:
             # one entry: safetensors writes several in no fixed order, and equal vectors should
             # give equal files
@@ -332,7 +372,8 @@ class EmotionVectors:
         Raises
         ------
         CacheError
-            If the file is missing, or not a vectors file.
+            If the file is missing or damaged, not a vectors file, or one whose layers are counted
+            otherwise.
         WrongModel
             If the vectors belong to another model, revision or tokenizer.
         """
@@ -342,11 +383,21 @@ class EmotionVectors:
                 if FORMAT not in metadata:
                     raise CacheError(f"{path} is not an emotion-vectors file")
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        except (OSError, SafetensorError) as error:
+            about = json.loads(metadata[FORMAT])
+            emotions, provenance = tuple(about["emotions"]), Provenance(**about["provenance"])
+            vectors = cls(emotions=emotions, provenance=provenance, **tensors)
+            version = about["version"]
+        except (OSError, SafetensorError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise CacheError(f"{path} could not be read as a vectors file: {error}") from error
-        about = json.loads(metadata[FORMAT])
-        emotions, provenance = tuple(about["emotions"]), Provenance(**about["provenance"])
-        vectors = cls(emotions=emotions, provenance=provenance, **tensors)
+        for what, known, found in (
+            ("format", VERSION, version),
+            ("layer convention", LAYER_CONVENTION, provenance.layer_convention),
+        ):
+            if found != known:
+                raise CacheError(
+                    f"{path} has the {what} {found!r} and not {known!r}; fit the vectors again "
+                    "with this library"
+                )
         if identity is not None:
             vectors.check_model(identity)
         return vectors

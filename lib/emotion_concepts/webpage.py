@@ -22,8 +22,8 @@ import pandas as pd
 from emotion_concepts import corpus
 from emotion_concepts.errors import BadInput, EmotionConceptsError
 from emotion_concepts.html_views import tokens_view
+from emotion_concepts.look import BLUE, CARD_CSS, INK, LINE, ORANGE, SERIES, SOFT, signed
 from emotion_concepts.monitor import EmotionMonitor
-from emotion_concepts.plots import BLUE, CARD_CSS, INK, LINE, ORANGE, SERIES, SOFT
 from emotion_concepts.tracing import TracedModel
 
 try:
@@ -349,7 +349,7 @@ class _TimeLine:
                 f'stroke="{colour}" stroke-width="{width}" '
                 f'stroke-dasharray="{" ".join(map(str, dash))}"/></svg>'
             )
-            latest = "".join(f" {round(x, 1) + 0:.1f}".replace("-", "−") for x in table[name][-1:])
+            latest = "".join(f" {signed(x, '.1f')}" for x in table[name][-1:])
             if chosen:
                 latest += "".join(f" ± {x:.1f}" for x in (table.high - table[name])[-1:])
             entries.append(f"<li{chosen}>{swatch}{html.escape(name)}{latest}</li>")

@@ -1,7 +1,7 @@
 """Least squares within tasks: whole tasks are resampled, and what is left is shuffled inside them.
 
 A task's sums of products are all that least squares needs of it, so that to resample tasks is to
-add these up with other weights.
+add these up with other weights. `evenly` chooses where a run takes part of its tasks or texts.
 """
 
 from __future__ import annotations
@@ -14,6 +14,37 @@ import scipy.stats
 
 from emotion_concepts.errors import BadInput, nearest
 from emotion_concepts.stats import permutation_p
+
+
+def evenly(rows, n: int):
+    """Return n of the rows in their order, spread evenly, the first and the last among them.
+
+    Parameters
+    ----------
+    rows : DataFrame, Series, array or sequence
+    n : int
+        1 gives the first.
+
+    Returns
+    -------
+    DataFrame or Series, whichever was given, else list
+
+    Raises
+    ------
+    BadInput
+        For fewer than one row, or more than there are.
+
+    Examples
+    --------
+    >>> evenly(range(10), 4)
+    [0, 3, 6, 9]
+    """
+    if not 1 <= n <= len(rows):
+        raise BadInput(f"{n} of {len(rows)} rows cannot be chosen; ask for 1 to {len(rows)}")
+    where = np.linspace(0, len(rows) - 1, n).round().astype(int)
+    if isinstance(rows, pd.DataFrame | pd.Series):
+        return rows.iloc[where]
+    return [rows[k] for k in where]
 
 
 def within(

@@ -17,13 +17,14 @@ from emotion_concepts.errors import BadInput
 from emotion_concepts.experiments import steered
 from emotion_concepts.experiments.grading import rate_tests, rates
 from emotion_concepts.frozen import Frozen
-from emotion_concepts.results import Register, key_of, paper
-from emotion_concepts.stats import bootstrap, holm, permutation_p
+from emotion_concepts.results import Register, key_of, paper, short
+from emotion_concepts.stats import holm, mean_interval, sign_flip_p
 from emotion_concepts.tracing import TracedModel
 from emotion_concepts.vectors import EmotionVectors
 
 SIGNS = {1: "up", -1: "down"}
 MARKS = {1: "+", -1: "−"}
+EVEN = 2  # nats per token
 TRIED = (("emotion", "desperate"), ("emotion", "calm"))  # over all strengths, with two controls
 
 
@@ -41,8 +42,8 @@ def factor_effects(
 ) -> pd.DataFrame:
     """Return what each factor of a fully crossed design does to a number.
 
-    Rows are paired that differ in one factor alone; the mean difference gets a bootstrap interval
-    over pairs, and p from flipping the signs of pairs.
+    Rows are paired that differ in one factor alone; the mean difference gets an interval over pairs
+    (Student's t), and p from flipping the signs of pairs.
 
     Parameters
     ----------
@@ -71,19 +72,41 @@ def factor_effects(
         if wide.isna().any(axis=None):
             raise BadInput(f"{name}: {factor} is not {on!r} and {off!r} in every combination")
         differences = (wide[on] - wide[off]).to_numpy()
-        found = bootstrap(np.mean, differences, resamples=resamples, seed=seed)
+        found = mean_interval(differences)
         p = sign_flip_p(differences, resamples=resamples, seed=seed)
         rows.append((name, found.value, found.low, found.high, found.n, p))
     return pd.DataFrame(rows, columns=["contrast", "effect", "low", "high", "n", "p"])
 
 
-def sign_flip_p(differences: np.ndarray, *, resamples: int = 2000, seed: int = 0) -> float:
-    """Return the two-sided p that paired differences have mean zero: their signs are flipped."""
-    signs = np.random.default_rng(seed).choice([-1, 1], size=(resamples, len(differences)))
-    return permutation_p(differences.mean(), (signs * differences).mean(1))
-
-
 # --- steering ----------------------------------------------------------------------------------
+
+
+def screened(register: Register, table: pd.DataFrame, odds: str, *, what: str) -> pd.DataFrame:
+    """Enter how many items pass the screen, and return them.
+
+    Parameters
+    ----------
+    odds : str
+        Column of the unsteered leaning, in nats per token; within `EVEN` of even there is room for
+        steering to show on both sides.
+    what : str
+        What an item is, for the register.
+
+    Raises
+    ------
+    BadInput
+        If none passes.
+    """
+    entering = table[table[odds].abs() <= EVEN]
+    if entering.empty:
+        raise BadInput(
+            f"none of {len(table)} {what} has a leaning within {EVEN} nats per token of even; this "
+            "model is too sure for steering to show, choose another"
+        )
+    register.add("screened", len(table), method=what)
+    method = f"of them with a leaning within {EVEN} nats per token of even"
+    register.add("entering", len(entering), method=method)
+    return entering
 
 
 def choose_strength(
@@ -94,13 +117,14 @@ def choose_strength(
     *,
     layers: Sequence[int],
     strengths: Sequence[float],
+    tried: Sequence[tuple[str, str]] = TRIED,
     texts: int = 6,
     words: int = 40,
 ) -> tuple[float, pd.DataFrame]:
     """Return the largest strength of either sign that leaves the model coherent, and the damage.
 
     The choice is by damage to neutral text alone (`steered.coherent_strength`), never by effect,
-    and by four directions over all strengths: `TRIED` and the first two controls. At the strength
+    and by a few directions over all strengths: `tried` and the first two controls. At the strength
     that is chosen the damage of all others is measured, too, so that a shift by one that breaks the
     model does not count.
 
@@ -108,6 +132,8 @@ def choose_strength(
     ----------
     chosen, controls : {(kind, name): ``[n_layers, d_model]``}
         Chosen ones are steered at either sign, controls at positive strength.
+    tried : sequence of (kind, name)
+        Which of the chosen ones the strength is found with.
     texts, words : int
         Neutral texts, and how many of their first words are used.
     """
@@ -118,11 +144,11 @@ def choose_strength(
             model, directions, vectors, neutral, layers=layers, strengths=strengths
         )
 
-    tried = {key: chosen[key] for key in TRIED} | dict(list(controls.items())[:2])
-    swept = cost(tried, sorted({s for x in strengths for s in (x, -x)}))
+    swept_by = {key: chosen[key] for key in tried} | dict(list(controls.items())[:2])
+    swept = cost(swept_by, sorted({s for x in strengths for s in (x, -x)}))
     strength = steered.coherent_strength(swept)
     rest = [
-        cost({key: x for key, x in directions.items() if key not in tried}, signed)
+        cost({key: x for key, x in directions.items() if key not in swept_by}, signed)
         for directions, signed in ((chosen, [strength, -strength]), (controls, [strength]))
     ]
     return strength, pd.concat([swept, *rest], ignore_index=True)
@@ -144,6 +170,22 @@ def enter_damage(register: Register, broken: pd.DataFrame, strength: float) -> N
         method=f"directions and signs with perplexity of at least {steered.LIMIT} times",
     )
     register.tables["damage"] = broken
+
+
+def by_measure(shifts: pd.DataFrame, broken: pd.DataFrame) -> dict[str, pd.DataFrame]:
+    """Return the tests of each measure's shifts, Holm-corrected, and which count.
+
+    Parameters
+    ----------
+    shifts : DataFrame
+        As from `steered.option_shifts`, one strength of either sign.
+    broken : DataFrame
+        As from `choose_strength`.
+    """
+    return {
+        measure: steered.counted(steered.shift_tests(rows, adjust=holm), broken)
+        for measure, rows in shifts.groupby("measure", sort=False)
+    }
 
 
 def enter_shifts(register: Register, tests: pd.DataFrame, measure: str) -> None:
@@ -180,8 +222,8 @@ def enter_shifts(register: Register, tests: pd.DataFrame, measure: str) -> None:
     )
     register.add(
         key_of("furthest", measure),
-        tests.loc[tests.kind.isin(["shuffled", "unrelated"]), "shift"].abs().max(),
-        method="largest shift by a shuffled or unrelated direction",
+        tests.loc[tests.kind.isin(["shuffled", "unrelated"]), "beyond"].abs().max(),
+        method="largest shift by a shuffled or unrelated direction, less the mean of random ones",
     )
     register.add(
         key_of("passed", measure),
@@ -223,8 +265,8 @@ def headline(
     Parameters
     ----------
     run : callable
-        Takes directions, strengths, samples and apart, and returns rows with kind, direction, strength
-        (`steered.rollouts` or `attempts.attempt` with everything else filled in).
+        Takes directions, strengths, samples and apart, and returns rows with kind, direction and
+        strength (`steered.rollouts` or `attempts.attempt` with everything else filled in).
     """
     chosen = {("emotion", name): vectors[name] for name in emotions}
     pool = [key for key in controls if key[0] == "random"][:random]
@@ -345,12 +387,3 @@ def provenance(frozen: Sequence[Frozen]) -> pd.DataFrame:
             for run in frozen
         ]
     )
-
-
-def short(model: str) -> str:
-    """Return a model's name without its organisation and quantisation.
-
-    >>> short("org/tiny-instruct"), short("qwen2.5-coder-0.5b-instruct-q4_k_m")
-    ('tiny-instruct', 'qwen2.5-coder-0.5b-instruct')
-    """
-    return model.split("/")[-1].partition("-q4")[0]

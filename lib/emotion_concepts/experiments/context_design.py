@@ -24,9 +24,8 @@ from emotion_concepts.experiments.blocks import (
     slopes,
     within,
 )
-from emotion_concepts.experiments.cases import sign_flip_p
 from emotion_concepts.geometry import unit
-from emotion_concepts.stats import holm, permutation_p
+from emotion_concepts.stats import holm, permutation_p, sign_flip_p
 from emotion_concepts.steering import random_directions
 from emotion_concepts.triggers import VERSIONS
 from emotion_concepts.vectors import EmotionVectors
@@ -37,7 +36,7 @@ PATHS = ("total", "read-out", "product")
 # --- the factorial experiment ------------------------------------------------------------------
 
 
-def factor_effects(
+def effects_within_tasks(
     runs: pd.DataFrame,
     values: np.ndarray,
     factors: Sequence[str],
@@ -96,10 +95,23 @@ def factor_effects(
     table["passes"] = table.holm < 0.05
     if control is not None:
         columns, others, _ = within(runs, factors, *np.asarray(control, dtype=float).T)
-        moved = np.linalg.lstsq(columns, others.T, rcond=None)[0]
-        table["reach"] = np.quantile(np.abs(moved), 0.95, axis=1)
-        table["p_random"] = [permutation_p(*pair) for pair in zip(effects, moved, strict=True)]
+        by_lot = np.linalg.lstsq(columns, others.T, rcond=None)[0]
+        table["reach"] = np.quantile(np.abs(by_lot), 0.95, axis=1)
+        table["p_random"] = [permutation_p(*pair) for pair in zip(effects, by_lot, strict=True)]
     return table
+
+
+def moved(effects: pd.DataFrame, factors: Sequence[str], sign: int) -> list[bool]:
+    """Return for each of some factors whether it passes and moves the number to this side.
+
+    Parameters
+    ----------
+    effects : DataFrame
+        As from `effects_within_tasks`.
+    sign : 1 or -1
+    """
+    table = effects.set_index("factor").loc[list(factors)]
+    return ((np.sign(table.effect) == sign) & table.passes).tolist()
 
 
 def mediation(
@@ -120,7 +132,7 @@ def mediation(
     Parameters
     ----------
     runs, factors
-        As for `factor_effects`.
+        As for `effects_within_tasks`.
     read, odds : ``[n]``
         The read-out and the log-odds of each run.
 
@@ -136,7 +148,7 @@ def mediation(
     Raises
     ------
     BadInput
-        As `factor_effects`; and for a read-out that the factors determine.
+        As `effects_within_tasks`; and for a read-out that the factors determine.
     """
     columns, (x, y), tasks = within(runs, factors, read, odds)
     k = len(factors)
@@ -164,6 +176,36 @@ def mediation(
         for i, path in enumerate(PATHS)
     ]
     return pd.DataFrame(rows, columns=["factor", "path", "effect", "low", "high", "n"])
+
+
+def against_neutral(values: np.ndarray, neutral: np.ndarray) -> np.ndarray:
+    """Return read-outs as standard deviations from their mean over neutral prompts.
+
+    Parameters
+    ----------
+    values, neutral : ``[texts, k]`` and ``[prompts, k]``, or without k
+
+    Examples
+    --------
+    >>> against_neutral(np.array([4.0, 2.0]), np.array([1.0, 2.0, 3.0])).tolist()
+    [2.0, 0.0]
+    """
+    return (values - neutral.mean(0)) / neutral.std(0, ddof=1)
+
+
+def axis_read(
+    residuals: np.ndarray, axis: np.ndarray, vectors: EmotionVectors, layer: int
+) -> np.ndarray:
+    """Return ``[texts]`` cosines with one axis, read as `EmotionVectors.cosine` reads.
+
+    Parameters
+    ----------
+    residuals : ``[texts, d_model]``
+        At `layer`.
+    axis : ``[d_model]``
+        Of any length, such as `compliance.rated_axis` at the layer.
+    """
+    return unit(residuals - vectors.centre[layer]) @ unit(axis)
 
 
 def random_read(

@@ -7,12 +7,13 @@ at a threshold set on other neutral texts, how many of the one it finds and how 
 disturbs; and whether random directions, or the words alone, would do as well.
 
 A highest value grows with the number of windows it is taken over. Texts to be compared must be
-alike in length, or be cut to the same number of tokens (`scores`).
+alike in length, or be cut to the same number of tokens (`peak_scores`), for the words that they are
+held to as well (`last_words`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -32,13 +33,16 @@ from emotion_concepts.experiments.grading import (
     word_model,
 )
 from emotion_concepts.geometry import unit
-from emotion_concepts.monitor import ROLES, chat_words
+from emotion_concepts.monitor import ROLES, chat_words, watched
+from emotion_concepts.results import Register, key_of
 from emotion_concepts.stats import Estimate, bootstrap, exceedance_p, share
 from emotion_concepts.steering import random_directions
 from emotion_concepts.tracing import MeanFrom, TracedModel, token_residuals, tokenize, tokens_in
 from emotion_concepts.vectors import EmotionVectors
 
 WINDOW = 8  # the monitor's own
+BY_LOT = "random directions"
+AT_ONCE = 100  # sets of random directions; more would take memory and no less time
 
 # --- readings ----------------------------------------------------------------------------------
 
@@ -99,11 +103,7 @@ class Detector:
         ------
         BadInput, UnknownEmotion, UnknownLayer, WrongModel
         """
-        vectors.check_model(model.identity)
-        chosen = vectors.select([watch] if isinstance(watch, str) else list(dict.fromkeys(watch)))
-        if not chosen.emotions:
-            raise BadInput("give at least one emotion to watch")
-        layer = model.check_layer(model.readout_layer if layer is None else layer)
+        chosen, layer = watched(model, vectors, watch, layer)
         drawn = random_directions(random, vectors.at(layer)[:, None], seed=seed)[:, 0]
         MeanFrom(skip).check([len(row) for row in tokenize(model, neutral)], neutral)
         quiet = token_residuals(model, neutral, [layer], progress=progress)
@@ -145,28 +145,36 @@ class Detector:
         WrongModel
         """
         self.vectors.check_model(model.identity)
-        roles = [roles] if isinstance(roles, str) else list(roles)
-        for role in roles:
-            if role not in ROLES:
-                raise BadInput(f"there is no role {role!r}; {nearest(str(role), ROLES)}")
-        written = [chat_words(model, chat) for chat in chats]
-        places = []
-        for n, (chat, (text, spans)) in enumerate(zip(chats, written, strict=True)):
-            own = [
-                tokens_in(model, text, [span])
-                for message, span in zip(chat, spans, strict=True)
-                if message["role"] in roles
-            ]
-            if not own:
-                raise BadInput(f"chat {n} has no message of {' or '.join(roles)}; leave it out")
-            places.append(own)
-        texts = [text for text, _ in written]
+        texts, places = _own_tokens(model, chats, roles)
         residuals = token_residuals(model, texts, [self.layer], progress=progress)
         gap, found = np.full((1, len(self.directions)), np.nan), []
         for own, text in zip(places, residuals, strict=True):
             z = self.z(text[:, 0])
             found.append(np.concatenate([part for n in own for part in (gap, z[n])][1:]))
         return found
+
+
+def _own_tokens(
+    model: TracedModel, chats: Sequence[Sequence[dict]], roles: str | Sequence[str]
+) -> tuple[list[str], list[list[list[int]]]]:
+    """Return the chats as texts, and where in each the words of these roles stand, by message."""
+    roles = [roles] if isinstance(roles, str) else list(roles)
+    for role in roles:
+        if role not in ROLES:
+            raise BadInput(f"there is no role {role!r}; {nearest(str(role), ROLES)}")
+    texts, places = [], []
+    for n, chat in enumerate(chats):
+        text, spans = chat_words(model, chat)
+        own = [
+            tokens_in(model, text, [span])
+            for message, span in zip(chat, spans, strict=True)
+            if message["role"] in roles
+        ]
+        if not own:
+            raise BadInput(f"chat {n} has no message of {' or '.join(roles)}; leave it out")
+        texts.append(text)
+        places.append(own)
+    return texts, places
 
 
 def windowed(z: np.ndarray, window: int = WINDOW) -> np.ndarray:
@@ -202,12 +210,13 @@ def _are_tokens(z: np.ndarray) -> np.ndarray:
     return ~np.isnan(z).any(axis=tuple(range(1, z.ndim)))
 
 
-def scores(
+def peak_scores(
     z: Sequence[np.ndarray], window: int = WINDOW, *, tokens: int | None = None
 ) -> np.ndarray:
     """Return the highest windowed z of each text, ``[texts, k]``.
 
-    `monitor.Above` fires on the text at every threshold below it, and at none from it on.
+    `monitor.Above` fires on the text at every threshold below it, and at none from it on. On a text
+    without a full window it never fires; the score is then the mean of what there is.
 
     Parameters
     ----------
@@ -226,20 +235,104 @@ def scores(
     for n, text in enumerate(z):
         if tokens is not None:
             places = np.flatnonzero(_are_tokens(text))
-            if not 1 <= tokens <= len(places):
-                raise BadInput(
-                    f"text {n} has {len(places)} tokens, so its last {tokens} cannot be read; give "
-                    "`tokens` from 1 to the length of the shortest text"
-                )
+            _check_tail(tokens, len(places), n)
             text = text[places[-tokens] :]
         found.append(np.nanmax(windowed(text, window), axis=0))
     return np.array(found)
 
 
+def _check_tail(tokens: int, length: int, n: int) -> None:
+    if not 1 <= tokens <= length:
+        raise BadInput(
+            f"text {n} has {length} tokens, so its last {tokens} cannot be read; give `tokens` "
+            "from 1 to the length of the shortest text"
+        )
+
+
+def last_words(
+    model: TracedModel,
+    chats: Sequence[Sequence[dict]],
+    tokens: int,
+    *,
+    roles: str | Sequence[str] = ROLES,
+) -> list[str]:
+    """Return what stands in the tokens that `peak_scores` looks at, for words to be judged on.
+
+    Parameters
+    ----------
+    chats, roles
+        As for `Detector.read`.
+    tokens : int
+        The last so many tokens of the messages' own words.
+
+    Returns
+    -------
+    list of str
+        One text a chat, its messages on lines of their own.
+
+    Raises
+    ------
+    BadInput
+        As `Detector.read`, and for a chat that is shorter than `tokens`.
+    """
+    texts, places = _own_tokens(model, chats, roles)
+    found = []
+    for n, (ids, own) in enumerate(zip(tokenize(model, texts), places, strict=True)):
+        length = sum(map(len, own))
+        _check_tail(tokens, length, n)
+        left, parts = length - tokens, []
+        for part in own:
+            parts.append(model.tokenizer.decode([ids[place] for place in part[left:]]))
+            left = max(left - len(part), 0)
+        found.append("\n".join(filter(None, parts)))
+    return found
+
+
+def comparable(
+    z: Sequence[np.ndarray], labels: Sequence[int], groups: Sequence, tokens: int
+) -> np.ndarray:
+    """Return which texts are long enough, beside one of the other label in their group that is.
+
+    Parameters
+    ----------
+    z : sequence of ``[tokens, k]``, n texts
+        As from `Detector.read`.
+    labels, groups : sequences, n
+        As for `detection`.
+    tokens : int
+        A text is long enough if it has so many.
+
+    Returns
+    -------
+    ``[n]`` truth values
+
+    Raises
+    ------
+    BadInput
+        If fewer than two groups are left.
+
+    Examples
+    --------
+    >>> z = [np.zeros((length, 1)) for length in (9, 9, 9, 5, 9, 9)]
+    >>> comparable(z, [1, 0, 1, 0, 1, 0], ["a", "a", "b", "b", "c", "c"], 8).tolist()
+    [True, True, False, False, True, True]
+    """
+    long = np.array([_are_tokens(text).sum() >= tokens for text in z], dtype=bool)
+    labels, groups = np.asarray(labels), np.asarray(groups)
+    sides = [set(groups[long & (labels == label)]) for label in (0, 1)]
+    left = set.intersection(*sides)
+    if len(left) < 2:
+        raise BadInput(
+            f"{len(left)} of {len(set(groups))} groups have texts of both labels with {tokens} "
+            "tokens or more, and it takes two; give more or longer texts, or ask for fewer tokens"
+        )
+    return long & np.isin(groups, list(left))
+
+
 # --- thresholds --------------------------------------------------------------------------------
 
 
-def threshold(scores: np.ndarray, false_alarms: float = 0.01) -> np.ndarray:
+def alarm_threshold(scores: np.ndarray, false_alarms: float = 0.01) -> np.ndarray:
     """Return the lowest threshold that a fresh neutral text exceeds with no more than this chance.
 
     The chance that a further text scores above the r-th lowest of n like it is at most
@@ -262,7 +355,7 @@ def threshold(scores: np.ndarray, false_alarms: float = 0.01) -> np.ndarray:
 
     Examples
     --------
-    >>> float(threshold(np.arange(99.0)))
+    >>> float(alarm_threshold(np.arange(99.0)))
     98.0
     """
     if not 0 < false_alarms < 1:
@@ -424,6 +517,47 @@ def auc_against_random(
     return found[1:], exceedance_p(found[0], found[1:])
 
 
+def auc_against_random_sets(
+    scores: np.ndarray,
+    random: np.ndarray,
+    labels: np.ndarray,
+    *,
+    draws: int = 1000,
+    seed: int = 0,
+) -> tuple[np.ndarray, float]:
+    """Do as `auc_against_random` does where each text is asked for k emotions at once.
+
+    In place of the k emotions stand k of the random directions, drawn by lot.
+
+    Parameters
+    ----------
+    scores, labels : ``[texts, k]``
+        All of them make one AUC.
+    random : ``[texts, n]``
+
+    Returns
+    -------
+    tuple
+        (AUCs ``[draws]``, p).
+
+    Raises
+    ------
+    BadInput
+        For fewer random directions than emotions; and as `aucs`.
+    """
+    n, k = random.shape[1], scores.shape[1]
+    if n < k:
+        raise BadInput(f"{k} emotions need as many random directions, not {n}; draw more")
+    rng, flat, found = np.random.default_rng(seed), np.ravel(labels), []
+    chosen = [rng.choice(n, size=k, replace=False) for _ in range(draws)]
+    for start in range(0, draws, AT_ONCE):
+        columns = [random[:, one].ravel() for one in chosen[start : start + AT_ONCE]]
+        found.append(aucs(np.column_stack(columns), flat))
+    found = np.concatenate(found)
+    [mine] = aucs(np.reshape(scores, (-1, 1)), flat)
+    return found, exceedance_p(mine, found)
+
+
 def auc_difference(
     a: Sequence[float],
     b: Sequence[float],
@@ -455,6 +589,128 @@ def auc_difference(
     more = np.subtract(*(wins(x, labels) for x in both.T))
     rng = np.random.default_rng(seed)
     return Estimate(float(value), *wins_interval(more, labels, groups, rng, resamples), len(both))
+
+
+# --- beside the words --------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """How well a monitor, words and random directions tell the same texts.
+
+    Attributes
+    ----------
+    table : DataFrame
+        One row a judge and measure: the columns of `detection` and by, which is "monitor", the name
+        of words or `BY_LOT`. Of words without a threshold, and of random directions (their mean and
+        95 % range), there is the AUC alone.
+    random : ``[n]``
+        AUCs of random directions.
+    p : float
+        Share of them that do as well as the monitor.
+    best : str
+        The words with the highest AUC. They are chosen on the texts that they are judged on, which
+        favours the words.
+    gains : {words: Estimate}
+        AUC of the monitor less that of the words.
+    """
+
+    table: pd.DataFrame
+    random: np.ndarray
+    p: float
+    best: str
+    gains: dict[str, Estimate]
+
+
+def compared(
+    scores: Sequence[float],
+    words: Mapping[str, Sequence[float]],
+    random: tuple[np.ndarray, float],
+    labels: Sequence[int],
+    groups: Sequence,
+    *,
+    limit: float,
+    word_limits: Mapping[str, float],
+    resamples: int = 2000,
+    seed: int = 0,
+) -> Comparison:
+    """Hold a monitor's scores to what words and random directions tell of the same texts.
+
+    Parameters
+    ----------
+    scores : sequence of float, n_texts
+    words : {name: sequence of float, n_texts}
+    random : tuple
+        As from `auc_against_random` or `auc_against_random_sets`, of the same texts.
+    labels, groups : sequences, n_texts
+        As for `detection`.
+    limit : float
+        The monitor's threshold.
+    word_limits : {name: float}
+        Thresholds of those words that have one.
+
+    Returns
+    -------
+    Comparison
+
+    Raises
+    ------
+    BadInput
+        As `detection` and `auc_difference`.
+    """
+    parts = [detection(scores, labels, groups, limit, seed=seed).assign(by="monitor")]
+    for name, values in words.items():
+        mine = detection(values, labels, groups, word_limits.get(name, np.inf), seed=seed)
+        parts.append((mine if name in word_limits else mine[mine.measure == "auc"]).assign(by=name))
+    aucs_by_lot, p = random
+    low, high = np.quantile(aucs_by_lot, [0.025, 0.975])
+    lot = {"measure": "auc", "value": aucs_by_lot.mean(), "low": low, "high": high}
+    parts.append(pd.DataFrame([{**lot, "n": len(aucs_by_lot), "p": p, "by": BY_LOT}]))
+    table = pd.concat(parts, ignore_index=True)
+    area = table[table.measure == "auc"].set_index("by").value
+    gains = {
+        name: auc_difference(scores, values, labels, groups, resamples=resamples, seed=seed)
+        for name, values in words.items()
+    }
+    return Comparison(table, aucs_by_lot, p, area[list(words)].idxmax(), gains)
+
+
+def enter(
+    register: Register, key: str, what: str, comparison: Comparison, *, allowed: float
+) -> None:
+    """Enter a comparison in the register.
+
+    Keys are ``<measure>_<key>_<by>``, such as ``auc_steered_monitor``, and ``gain_<key>``,
+    ``best_<key>`` and ``random_<key>``.
+
+    Parameters
+    ----------
+    what : str
+        What is detected, for the register.
+    allowed : float
+        Share of neutral texts above the thresholds.
+    """
+    table, best = comparison.table, comparison.best
+    for row in table[table.by != BY_LOT].itertuples():
+        at = "" if row.measure == "auc" else f", at {allowed:g} on neutral texts"
+        register.add(
+            key_of(row.measure, key, row.by),
+            row.value,
+            low=row.low,
+            high=row.high,
+            n=int(row.n),
+            method=f"{what}, by {row.by}: {row.measure}{at}",
+        )
+    method = f"{what}: AUC of the monitor less that of {best}"
+    register.add(key_of("gain", key), comparison.gains[best], method=method)
+    method = f"{what}: the words with the highest AUC on these texts, which favours them"
+    register.add(key_of("best", key), best, method=method)
+    register.add(
+        key_of("random", key),
+        float(np.quantile(comparison.random, 0.95)),
+        n=len(comparison.random),
+        method=f"{what}: AUC that 95 % of random directions stay below",
+    )
 
 
 # --- what words alone tell ---------------------------------------------------------------------

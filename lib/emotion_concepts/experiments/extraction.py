@@ -124,6 +124,7 @@ def extract(
     skip = corpus.SKIP.get(register, min(corpus.SKIP.values()))
     label = f"{register} stories" if progress else None
     residuals = pooled_residuals(model, stories.text, MeanFrom(skip), progress=label)
+    # one pass keeps all poolings on disk, where `neutral_components` finds those it compares
     quiet = pooled_residuals_many(
         model,
         neutral.text,
@@ -147,6 +148,33 @@ def extract(
         ),
     )
     return Extraction(register, stories, residuals, quiet, vectors)
+
+
+def both_registers(
+    model: TracedModel,
+    *,
+    literary_topics: int | Sequence[str] | None = None,
+    plain_topics: int | Sequence[str] | None = None,
+    neutral_limit: int | None = None,
+) -> tuple[Extraction, Extraction, EmotionVectors]:
+    """Return the literary and the plain extraction, and the average of their vectors.
+
+    Parameters
+    ----------
+    literary_topics, plain_topics, neutral_limit
+        As for `extract`.
+
+    Returns
+    -------
+    tuple
+        (literary, plain, vectors of all emotions in the order of `corpus.EMOTIONS`).
+    """
+    literary, plain = (
+        extract(model, register, topics=topics, neutral_limit=neutral_limit)
+        for register, topics in (("literary", literary_topics), ("plain", plain_topics))
+    )
+    parts = [found.vectors.select(corpus.EMOTIONS) for found in (literary, plain)]
+    return literary, plain, EmotionVectors.average(parts)
 
 
 def shuffled_directions(extractions: Sequence[Extraction], n: int, *, seed: int = 0) -> np.ndarray:
@@ -430,7 +458,7 @@ def identify(
     rng = np.random.default_rng(seed)
     found: dict[tuple[str, str], np.ndarray] = {}
     grids = {e.register: e.crossed(layer) for e in extractions}
-    static = {e.register: _static_grid(model, e) for e in extractions}
+    static = {e.register: static_grid(model, e) for e in extractions}
     for setting, train, test in _settings(extractions):
         components = components_for(train.neutral.layer(layer), NEUTRAL_VARIANCE)
         grid, other = grids[train.register], None if test is None else grids[test.register]
@@ -457,10 +485,30 @@ def _settings(extractions: Sequence[Extraction]) -> list[tuple]:
     return alone + [(f"{a.register} → {b.register}", a, b) for a, b in pairs]
 
 
-def _static_grid(model: TracedModel, extraction: Extraction) -> np.ndarray:
-    skip = corpus.SKIP.get(extraction.register, 0)
+def static_grid(model: TracedModel, extraction: Extraction) -> np.ndarray:
+    """Return ``[topics, emotions, d_model]`` mean static embeddings of the stories.
+
+    Of the same tokens that the vectors are made of, topic means removed.
+    """
+    skip = extraction.vectors.provenance.skip
     embedded = mean_embedding(model, extraction.stories.text, skip=skip)
     return remove_topic_means(extraction._grid(embedded))
+
+
+def word_means(extractions: Sequence[Extraction]) -> tuple[TfidfVectorizer, list[np.ndarray]]:
+    """Return TF-IDF learnt on all stories, and each register's ``[emotions, words]`` means.
+
+    Topic means are removed as for the vectors; emotions in the order of the first extraction.
+    """
+    texts = [extraction.texts() for extraction in extractions]
+    vectoriser = TfidfVectorizer(sublinear_tf=True, min_df=2)
+    vectoriser.fit(np.concatenate([stories.ravel() for stories in texts]))
+    names, means = extractions[0].vectors.emotions, []
+    for extraction, stories in zip(extractions, texts, strict=True):
+        counts = vectoriser.transform(stories.ravel()).toarray().reshape(*stories.shape, -1)
+        rows = [extraction.vectors.row(name) for name in names]
+        means.append(remove_topic_means(counts).mean(0)[rows])
+    return vectoriser, means
 
 
 def identification_by_layer(extractions: Sequence[Extraction], *, seed: int = 0) -> pd.DataFrame:

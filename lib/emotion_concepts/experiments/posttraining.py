@@ -118,7 +118,13 @@ def compare_models(
 
 
 def as_prompts(model: TracedModel, texts: Sequence[str], form: str) -> list[str]:
-    """Return user messages up to where the assistant's reply begins."""
+    """Return user messages up to where the assistant's reply begins, in a form of `compare_models`.
+
+    Raises
+    ------
+    BadInput
+        For an unknown form.
+    """
     if form == "chat":
         return [model.chat_prompt([{"role": "user", "content": text}]) for text in texts]
     if form == "transcript":
@@ -129,7 +135,7 @@ def as_prompts(model: TracedModel, texts: Sequence[str], form: str) -> list[str]
 # --- the two profiles, and the shift between them ----------------------------------------------
 
 
-def resampled(readings: np.ndarray, *, resamples: int = 2000, seed: int = 0) -> np.ndarray:
+def resampled_profiles(readings: np.ndarray, *, resamples: int = 2000, seed: int = 0) -> np.ndarray:
     """Return mean profiles of resampled prompts, ``[resamples, emotions]``.
 
     readings : ``[prompts, emotions]``
@@ -140,22 +146,31 @@ def resampled(readings: np.ndarray, *, resamples: int = 2000, seed: int = 0) -> 
 
 
 def profile_agreement(
-    a: np.ndarray, b: np.ndarray, *, resamples: int = 2000, seed: int = 0
+    a: np.ndarray, b: np.ndarray, *, paired: bool, resamples: int = 2000, seed: int = 0
 ) -> Estimate:
     """Correlate two profiles over emotions, with an interval over prompts.
 
     Parameters
     ----------
     a, b : ``[prompts, emotions]``
-        Resampled together if they have as many prompts (two models, the same prompts), else apart.
+    paired : bool
+        Whether both are of the same prompts, in the same order, and are resampled together (two
+        models); else each is resampled apart (two sets of prompts).
 
     Returns
     -------
     Estimate
-        The correlation r.
+        The correlation r; n is the number of emotions that it is over.
+
+    Raises
+    ------
+    BadInput
+        For pairs of which one side has more prompts.
     """
+    if paired and len(a) != len(b):
+        raise BadInput(f"{len(a)} and {len(b)} prompts make no pairs; give paired=False")
     draws = [
-        resampled(side, resamples=resamples, seed=seed if len(a) == len(b) else seed + n)
+        resampled_profiles(side, resamples=resamples, seed=seed if paired else seed + n)
         for n, side in enumerate((a, b))
     ]
     value, found = pearson(a.mean(0), b.mean(0)), pearson(*draws)
@@ -183,8 +198,7 @@ def split_half(shift: np.ndarray, *, splits: int = 200, seed: int = 0) -> Estima
         halves = (shift[half].mean(0) for half in np.array_split(order, 2))
         found.append(pearson(*halves))
     r = np.array([np.mean(found), *np.quantile(found, [0.025, 0.975])])
-    # by size, with the sign after: what is below zero would else fall without bounds
-    return Estimate(*map(float, np.sign(r) * spearman_brown(np.abs(r))), len(shift))
+    return Estimate(*map(float, spearman_brown(r)), len(shift))
 
 
 def movers(
@@ -202,7 +216,7 @@ def movers(
         With columns emotion, shift, low, high (over prompts), p (two-sided t over prompts), moved
         (false discovery rate below .05 over all emotions).
     """
-    draws = resampled(shift, resamples=resamples, seed=seed)
+    draws = resampled_profiles(shift, resamples=resamples, seed=seed)
     low, high = np.quantile(draws, [0.025, 0.975], axis=0)
     p = scipy.stats.ttest_1samp(shift, 0.0).pvalue
     p = np.where(shift.any(0), p, 1.0)  # what nowhere moves has no t
@@ -218,8 +232,8 @@ def random_displacements(
 ) -> np.ndarray:
     """Return the shifts of profile by displacements drawn by lot, ``[draws, emotions]``.
 
-    Each is as long as the mean displacement from base to post and has the covariance of the base
-    model's residual streams over prompts: a change in some direction that texts differ in.
+    Each is as long as the mean displacement from base to post. Its direction is drawn with the
+    covariance of the base model's residual streams over prompts: one that texts differ in.
     """
     x, after = comparison.base[:, layer], comparison.post[:, layer]
     length = np.linalg.norm((after - x).mean(0))
@@ -243,6 +257,11 @@ def against_ratings(
         As from `random_displacements`; p is the share of them that correlate as strongly.
     ratings : {name: ``[emotions]``}
         Not a number where an emotion has none.
+
+    Returns
+    -------
+    dict
+        {name: Estimate}; the interval resamples emotions, n is the number of those that are rated.
     """
     found = {}
     for name, values in ratings.items():
@@ -337,7 +356,7 @@ def word_logprobs(model: TracedModel, prompts: Sequence[str], tokens: Sequence[i
     return scipy.special.logsumexp(next_token_logprobs(model, prompts)[:, list(tokens)], axis=1)
 
 
-def refitted(residuals: np.ndarray, own: np.ndarray, groups: np.ndarray) -> np.ndarray:
+def named_by_centroids(residuals: np.ndarray, own: np.ndarray, groups: np.ndarray) -> np.ndarray:
     """Return whether each text's emotion is named by centroids of the other groups' texts.
 
     Parameters

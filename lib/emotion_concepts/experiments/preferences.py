@@ -24,6 +24,7 @@ from scipy.special import expit
 from sklearn.feature_extraction.text import TfidfVectorizer
 
 from emotion_concepts.errors import BadInput, nearest
+from emotion_concepts.experiments.blocks import evenly
 from emotion_concepts.experiments.readouts import readings
 from emotion_concepts.experiments.steered import Directions, cells_of, leanings
 from emotion_concepts.geometry import linear_readout, unit
@@ -32,6 +33,7 @@ from emotion_concepts.stats import (
     bootstrap,
     column_correlations,
     exceedance_p,
+    mean_interval,
     pearson,
     permutation_p,
     permuted_correlations,
@@ -452,23 +454,25 @@ def probe_correlations(
     )
 
 
-def norm_agreement(
+def over_emotions(
     readings: np.ndarray,
     preference: np.ndarray,
-    rating: np.ndarray,
+    values: np.ndarray,
     *,
     resamples: int = 2000,
     seed: int = 0,
 ) -> Estimate:
-    """Correlate a human rating of the emotions with their preference correlations (Fig 56).
+    """Correlate a number of each emotion with the preference correlation of its probe.
 
-    The interval is over emotions. The null shuffles the activities, not the emotions: probes
-    overlap, so that a whole region of them follows any preference by chance.
+    The number may be a human rating (Fig 56), or what steering with the emotion does. The interval
+    is over emotions. The null shuffles the activities, not the emotions: probes overlap, so that a
+    whole region of them follows any preference by chance.
 
     Parameters
     ----------
     readings : ``[activities, emotions]``
-    rating : ``[emotions]``
+    preference : ``[activities]``
+    values : ``[emotions]``
         NaN where an emotion has none.
 
     Returns
@@ -476,16 +480,16 @@ def norm_agreement(
     Estimate
         The correlation r.
     """
-    rated = ~np.isnan(rating)
-    r = column_correlations(readings[:, rated], preference)
-    null = permuted_correlations(readings[:, rated], preference, resamples=resamples, seed=seed)
-    found = bootstrap(pearson, r, rating[rated], resamples=resamples, seed=seed)
-    drawn = column_correlations(null.T, rating[rated])
+    known = ~np.isnan(values)
+    r = column_correlations(readings[:, known], preference)
+    null = permuted_correlations(readings[:, known], preference, resamples=resamples, seed=seed)
+    found = bootstrap(pearson, r, values[known], resamples=resamples, seed=seed)
+    drawn = column_correlations(null.T, values[known])
     return Estimate(found.value, found.low, found.high, found.n, permutation_p(found.value, drawn))
 
 
 def predictions(
-    sources: Mapping[str, np.ndarray],
+    sources: Mapping[str, np.ndarray | Sequence[str]],
     preference: np.ndarray,
     *,
     permutations: int = 100,
@@ -494,9 +498,12 @@ def predictions(
 ) -> pd.DataFrame:
     """Predict preference from several sources on held-out activities, by ridge regression.
 
+    Features are put on one scale. Words are not, or one that stands in a single text would count as
+    much as any: texts are read as TF-IDF, learnt in each fold from its own training texts.
+
     Parameters
     ----------
-    sources : {name: ``[activities, features]``}
+    sources : {name: ``[activities, features]``, or a text an activity}
 
     Returns
     -------
@@ -506,10 +513,14 @@ def predictions(
     rng = np.random.default_rng(seed)
     shuffled = np.stack([rng.permutation(preference) for _ in range(permutations)], axis=1)
     rows = []
+    targets = np.column_stack([preference, shuffled])
     for name, features in sources.items():
-        scaled = (features - features.mean(0)) / np.maximum(features.std(0), 1e-9)
-        targets = np.column_stack([preference, shuffled])
-        predicted = linear_readout(scaled, targets, folds=8, repeats=5, seed=seed)
+        vectoriser = TfidfVectorizer(sublinear_tf=True) if np.ndim(features) == 1 else None
+        if vectoriser is None:
+            features = (features - features.mean(0)) / np.maximum(features.std(0), 1e-9)
+        predicted = linear_readout(
+            features, targets, vectoriser=vectoriser, folds=8, repeats=5, seed=seed
+        )
         found = bootstrap(pearson, predicted[:, 0], preference, resamples=resamples, seed=seed)
         null = pearson(predicted[:, 1:], shuffled, axis=0)
         p = exceedance_p(found.value, null)
@@ -529,19 +540,13 @@ def prediction_difference(
     return bootstrap(difference, predicted[a], predicted[b], preference, seed=seed)
 
 
-def word_counts(texts: Sequence[str]) -> np.ndarray:
-    """Return ``[n, words]`` TF-IDF of short texts."""
-    return TfidfVectorizer(sublinear_tf=True).fit_transform(texts).toarray()
-
-
 # --- steering ----------------------------------------------------------------------------------
 
 
 def spread_over(table: pd.DataFrame, n: int, *, always: Sequence[str] = ()) -> list[str]:
     """Return n emotions spread evenly over the range of r, ends included, and those of `always`."""
     ranked = table.sort_values("r").emotion.tolist()
-    chosen = [ranked[k] for k in np.linspace(0, len(ranked) - 1, n).round().astype(int)]
-    return list(dict.fromkeys([*always, *chosen]))
+    return list(dict.fromkeys([*always, *evenly(ranked, n)]))
 
 
 def steered_shifts(
@@ -596,6 +601,30 @@ def steered_shifts(
     ]
     columns = ["kind", "direction", "strength", "item", "shift", "fluency"]
     return pd.DataFrame(rows, columns=columns)
+
+
+def contrast_difference(one: pd.DataFrame, two: pd.DataFrame, a: str, b: str) -> Estimate:
+    """Return how much further a and b move items apart in one way of steering than in another.
+
+    Parameters
+    ----------
+    one, two : DataFrame
+        From `steered_shifts`, of the same items, such as with other layers steered.
+    a, b : names of directions
+        The contrast is the shift by a minus the shift by b.
+
+    Returns
+    -------
+    Estimate
+        The contrast in `one` minus that in `two`, item by item; mean with its interval over items.
+    """
+    first, second = (
+        by_item[a] - by_item[b]
+        for by_item in (
+            shifts.pivot(index="item", columns="direction", values="shift") for shifts in (one, two)
+        )
+    )
+    return mean_interval((first - second).to_numpy())
 
 
 def steered_elo(

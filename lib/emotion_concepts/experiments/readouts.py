@@ -12,10 +12,9 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
-from sklearn.feature_extraction.text import TfidfVectorizer
 
 from emotion_concepts.errors import BadInput
-from emotion_concepts.experiments.extraction import Extraction, remove_topic_means
+from emotion_concepts.experiments.extraction import Extraction, word_means
 from emotion_concepts.geometry import unit
 from emotion_concepts.stats import Estimate, bootstrap, exceedance_p, pearson, permutation_p
 from emotion_concepts.tracing import (
@@ -152,18 +151,9 @@ def word_readings(extractions: Sequence[Extraction], texts: Sequence[str]) -> np
     TF-IDF of the stories, emotion means with topic means removed as for the vectors, against TF-IDF
     of the texts; averaged over registers. Emotions in the order of the first extraction.
     """
-    vectoriser = TfidfVectorizer(sublinear_tf=True, min_df=2)
-    vectoriser.fit(np.concatenate([extraction.texts().ravel() for extraction in extractions]))
-    names = extractions[0].vectors.emotions
-    read = vectoriser.transform(texts).toarray()
-    out = []
-    for extraction in extractions:
-        stories = extraction.texts()
-        counts = vectoriser.transform(stories.ravel()).toarray().reshape(*stories.shape, -1)
-        means = remove_topic_means(counts).mean(0)
-        rows = [extraction.vectors.row(name) for name in names]
-        out.append(unit(read) @ unit(means[rows]).T)
-    return np.mean(out, axis=0)
+    vectoriser, means = word_means(extractions)
+    read = unit(vectoriser.transform(texts).toarray())
+    return np.mean([read @ unit(register).T for register in means], axis=0)
 
 
 # --- numbers (Fig 3) ---------------------------------------------------------------------------
@@ -200,8 +190,10 @@ def number_curves(
 
     Parameters
     ----------
-    residuals, table
-        As for `number_changes`; table also has mirrors, kind and text.
+    residuals : ``[n, d]``
+        At the colon of each prompt, in the order of ``table.drop_duplicates(["template", "x"])``.
+    table : DataFrame
+        From `scenarios.load_numbers`: one row a template, value and probe.
     directions : ``[probes, d]``, with `table.probe.unique()` in the same order
     random : ``[draws, d]``
 
@@ -351,7 +343,7 @@ def place_agreement(
     Returns
     -------
     Estimate
-        The correlation r.
+        The correlation r; its n counts readings, messages times probes, which are not independent.
     """
     rng = np.random.default_rng(seed)
     n = len(a)
@@ -434,6 +426,12 @@ def pair_map(
     return (x - y)[:, inside], [tokens[n] for n in inside]
 
 
+def _by_pair(span_table: pd.DataFrame, pair: str) -> pd.Series:
+    """Return each pair's effect, by family, span, layer and the column that names the pair."""
+    signed = span_table.assign(effect=span_table.sign * span_table.reading)
+    return signed.groupby(["family", "span", "layer", pair], sort=False).effect.mean() * 2
+
+
 def pair_effects(span_table: pd.DataFrame, *, resamples: int = 2000, seed: int = 0) -> pd.DataFrame:
     """Return the effect of each family's pairs by span and layer, with intervals over pairs.
 
@@ -446,9 +444,7 @@ def pair_effects(span_table: pd.DataFrame, *, resamples: int = 2000, seed: int =
         With columns family, span, layer, effect, low, high, n.
     """
     rng = np.random.default_rng(seed)
-    signed = span_table.assign(effect=span_table.sign * span_table.reading)
-    by_pair = signed.groupby(["family", "span", "layer", "pair"], sort=False).effect.mean() * 2
-    rows = []
+    by_pair, rows = _by_pair(span_table, "pair"), []
     for key, values in by_pair.groupby(level=["family", "span", "layer"], sort=False):
         x = values.to_numpy()
         draws = x[rng.integers(len(x), size=(resamples, len(x)))].mean(1)
@@ -458,3 +454,57 @@ def pair_effects(span_table: pd.DataFrame, *, resamples: int = 2000, seed: int =
         [(*key, e.value, e.low, e.high, e.n) for *key, e in rows],
         columns=["family", "span", "layer", "effect", "low", "high", "n"],
     )
+
+
+def local_effect(effects: pd.DataFrame, family: str, span: str, layer: int) -> Estimate:
+    """Return one effect of `pair_effects`.
+
+    Raises
+    ------
+    BadInput
+        If there is none of this family, span and layer.
+    """
+    here = (effects.family == family) & (effects.span == span) & (effects.layer == layer)
+    if not here.any():
+        raise BadInput(
+            f"no effect of {family!r} on {span!r} at layer {layer}; there are "
+            + ", ".join(sorted(set(effects.family + " on " + effects.span)))
+        )
+    row = effects[here].iloc[0]
+    return Estimate(float(row.effect), float(row.low), float(row.high), int(row.n))
+
+
+def beyond_control(
+    span_table: pd.DataFrame,
+    family: str,
+    control: str,
+    *,
+    span: str,
+    layer: int,
+    resamples: int = 2000,
+    seed: int = 0,
+) -> Estimate:
+    """Return how far the pairs of a family lie above the control pairs that mirror them.
+
+    Parameters
+    ----------
+    span_table : DataFrame
+        From `span_readings`, with the column mirrors.
+
+    Returns
+    -------
+    Estimate
+        The mean difference of their effects, each pair less its own control; interval over pairs.
+
+    Raises
+    ------
+    BadInput
+        If a pair has no control.
+    """
+    here = span_table[(span_table.span == span) & (span_table.layer == layer)]
+    effects = _by_pair(here, "mirrors").droplevel(["span", "layer"]).unstack("family")
+    pairs = effects.reindex(columns=[family, control]).dropna(subset=[family])
+    if bare := list(pairs.index[pairs[control].isna()]):
+        raise BadInput(f"no pair of {control!r} mirrors {bare[0]!r}; add one to the data")
+    differences = (pairs[family] - pairs[control]).to_numpy()
+    return bootstrap(np.mean, differences, resamples=resamples, seed=seed)

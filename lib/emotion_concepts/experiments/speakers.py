@@ -29,10 +29,12 @@ from emotion_concepts.dialogues import ROLES, transcript
 from emotion_concepts.errors import BadInput, UnknownEmotion, nearest
 from emotion_concepts.experiments.readouts import own_minus_others, readings
 from emotion_concepts.geometry import components_for, cosine_matrix, project_out, unit
-from emotion_concepts.stats import Estimate, bootstrap, exceedance_p, spearman_brown
+from emotion_concepts.stats import Estimate, bootstrap, exceedance_p, share, spearman_brown
 from emotion_concepts.tracing import PooledResiduals, TracedModel, span_residuals_many
 
 SPEAKERS = ["human", "assistant"]  # the columns of emotions, in the order of ROLES
+SPLITS = 50  # random halves of the topics
+STORY_VARIANCE = 0.99  # the story space holds so much of the story vectors' variance
 
 # (whose tokens, whose emotion): the two present-speaker sets, then the two other-speaker sets
 GROUPS = [
@@ -133,44 +135,13 @@ def _check_emotions(
         )
 
 
-def speaker_vectors(
-    x: np.ndarray, dialogues: pd.DataFrame, emotions: Sequence[str], components: np.ndarray
-) -> dict[str, np.ndarray]:
-    """Return {whose emotion: ``[emotions, d]`` unit vectors} from the tokens of one role.
-
-    Parameters
-    ----------
-    x : ``[n, d]``
-    dialogues : DataFrame
-        Columns human, assistant, topic.
-    components : ``[k, d]``
-        Neutral components to project out.
-
-    Raises
-    ------
-    BadInput
-        If the dialogues cannot tell the two speakers' emotions and the topics apart.
-
-    Examples
-    --------
-    >>> from emotion_concepts.corpus import TWELVE
-    >>> from emotion_concepts.dialogues import load_two_speakers
-    >>> x, nothing = np.random.default_rng(0).normal(size=(132, 8)), np.empty((0, 8))
-    >>> speaker_vectors(x, load_two_speakers(), TWELVE, nothing)["user"].shape
-    (12, 8)
-    """
-    _check(x, dialogues)
-    maps = _fit(dialogues, SPEAKERS, emotions)
-    return dict(zip(ROLES, unit(project_out(maps @ x, components)), strict=True))
-
-
 # --- present and other speaker (Figs 17-19) ----------------------------------------------------
 
 
 def _grouped(
     x: Mapping[str, np.ndarray], maps: np.ndarray, components: np.ndarray
 ) -> dict[tuple[str, str], np.ndarray]:
-    """Return ``[fits, emotions, d]`` unit vectors of each of GROUPS."""
+    """Return ``[fits, emotions, d]`` unit vectors of each of GROUPS, from maps by `_refits`."""
     found = {role: unit(maps @ project_out(x[role], components)) for role in ROLES}
     return {(tokens, whose): found[tokens][:, ROLES.index(whose)] for tokens, whose in GROUPS}
 
@@ -224,7 +195,8 @@ def speaker_cosines(
         roles; "present-other", "story-present" and "story-other" within the tokens of a role, mean
         of both); same, same_low, same_high (mean same-emotion cosine), different, difference, low,
         high (same minus different), n (dialogues), refits, p (one-sided, emotions of one set
-        shuffled).
+        shuffled), drawn (``[refits]`` same of the refits, the same ones for all pairs, for
+        `agreement_lead`).
 
     Notes
     -----
@@ -261,9 +233,26 @@ def speaker_cosines(
         difference, p = own_minus_others(cosines[0], range(e), permutations=permutations, seed=seed)
         row = (pair, same, same - half, same + half, different, difference)
         row += (difference - half_difference, difference + half_difference, n, len(refits), p)
-        rows.append(row)
+        rows.append((*row, same_drawn))
     columns = ["pair", "same", "same_low", "same_high", "different", "difference", "low", "high"]
-    return pd.DataFrame(rows, columns=[*columns, "n", "refits", "p"])
+    return pd.DataFrame(rows, columns=[*columns, "n", "refits", "p", "drawn"])
+
+
+def agreement_lead(cosines: pd.DataFrame, a: str, b: str) -> Estimate:
+    """Return how much more alike the emotions of pair a are than those of pair b.
+
+    Both come from the same refits, so that what these share drops out of the interval.
+
+    Parameters
+    ----------
+    cosines : DataFrame
+        From `speaker_cosines`.
+    a, b : names of pairs, such as "present-present" and "present-other"
+    """
+    rows = cosines.set_index("pair")
+    value = float(rows.same[a] - rows.same[b])
+    half = 1.96 * float((rows.drawn[a] - rows.drawn[b]).std())
+    return Estimate(value, value - half, value + half, int(rows.n[a]))
 
 
 def speaker_reliability(
@@ -272,7 +261,6 @@ def speaker_reliability(
     emotions: Sequence[str],
     components: np.ndarray,
     *,
-    splits: int = 50,
     seed: int = 0,
 ) -> pd.DataFrame:
     """Return the split-half reliability of the four sets, which bounds their cosines.
@@ -288,27 +276,43 @@ def speaker_reliability(
     """
     for role in ROLES:
         _check(x[role], dialogues)
+    maps = _half_maps(dialogues, SPEAKERS, emotions, seed)
+    rows = []
+    first, second = (_grouped(x, half, components) for half in maps)
+    for group in GROUPS:
+        found = _stepped_up(first[group], second[group], seed)
+        rows.append((*group, found.value, found.low, found.high, found.n, maps.shape[1]))
+    columns = ["tokens", "whose", "reliability", "low", "high", "n", "splits"]
+    return pd.DataFrame(rows, columns=columns)
+
+
+def _half_maps(
+    dialogues: pd.DataFrame, columns: Sequence[str], emotions: Sequence[str], seed: int
+) -> np.ndarray:
+    """Return ``[2, splits, columns, emotions, n]``, maps of both halves of the topics.
+
+    Only splits whose halves can both tell the effects apart are kept.
+    """
     topics = dialogues.topic.unique()
     if len(topics) < 4:
         raise BadInput(f"halving needs at least four topics, not {len(topics)}")
     rng = np.random.default_rng(seed)
-    chosen = rng.permuted(np.tile(np.arange(len(topics)) < len(topics) // 2, (splits, 1)), axis=1)
+    chosen = rng.permuted(np.tile(np.arange(len(topics)) < len(topics) // 2, (SPLITS, 1)), axis=1)
     rows_in = chosen @ _one_hot(dialogues.topic, topics).T  # [splits, n], 0 or 1
     halves = np.stack([rows_in, 1 - rows_in])
-    maps, apart = _refits(dialogues, SPEAKERS, emotions, halves.reshape(2 * splits, -1))
-    kept = apart.reshape(2, splits).all(0)
+    maps, apart = _refits(dialogues, columns, emotions, halves.reshape(2 * SPLITS, -1))
+    kept = apart.reshape(2, SPLITS).all(0)
     if not kept.any():
         raise BadInput("no half of the topics can tell the effects apart: give more dialogues")
-    maps = maps.reshape(2, splits, *maps.shape[1:])[:, kept]
-    rows = []
-    first, second = (_grouped(x, half, components) for half in maps)
-    for tokens, whose in GROUPS:
-        cosines = (first[tokens, whose] * second[tokens, whose]).sum(-1).mean(0)  # [emotions]
-        mean = bootstrap(np.mean, cosines, seed=seed)
-        stepped = spearman_brown(np.array([mean.value, mean.low, mean.high]))
-        rows.append((tokens, whose, *stepped, len(emotions), kept.sum()))
-    columns = ["tokens", "whose", "reliability", "low", "high", "n", "splits"]
-    return pd.DataFrame(rows, columns=columns)
+    return maps.reshape(2, SPLITS, *maps.shape[1:])[:, kept]
+
+
+def _stepped_up(first: np.ndarray, second: np.ndarray, seed: int) -> Estimate:
+    """Return the reliability of ``[splits, emotions, d]`` unit vectors of two halves."""
+    cosines = (first * second).sum(-1).mean(0)  # [emotions]
+    mean = bootstrap(np.mean, cosines, seed=seed)
+    stepped = spearman_brown(np.array([mean.value, mean.low, mean.high]))
+    return Estimate(*map(float, stepped), mean.n)
 
 
 def speaker_blocks(
@@ -342,9 +346,9 @@ def _features(source: np.ndarray, fit: np.ndarray) -> np.ndarray:
 
 def _score(hits: np.ndarray, chance: float) -> tuple[float, float, float, int, float]:
     """Return share, Wilson interval, n and the one-sided binomial p against chance."""
-    k, n = int(hits.sum()), len(hits)
-    low, high = binomtest(k, n).proportion_ci(method="wilson")
-    return k / n, low, high, n, binomtest(k, n, chance, alternative="greater").pvalue
+    found = share(hits.sum(), len(hits))
+    p = binomtest(int(hits.sum()), len(hits), chance, alternative="greater").pvalue
+    return found.value, found.low, found.high, found.n, p
 
 
 def decode_speakers(
@@ -514,6 +518,52 @@ def deflection_vectors(
     return unit(project_out(maps @ x, components))
 
 
+def deflection_reliability(
+    x: np.ndarray,
+    dialogues: pd.DataFrame,
+    emotions: Sequence[str],
+    components: np.ndarray,
+    *,
+    seed: int = 0,
+) -> Estimate:
+    """Return the split-half reliability of the deflection vectors, which bounds their cosines.
+
+    Topics are halved as in `speaker_reliability`; the interval is over emotions.
+
+    Parameters
+    ----------
+    x, dialogues, emotions, components
+        As for `deflection_vectors`.
+    """
+    _check(x, dialogues)
+    maps = _half_maps(dialogues, ["emotion"], emotions, seed)[:, :, 0]
+    return _stepped_up(*unit(maps @ project_out(x, components)), seed)
+
+
+def disattenuated(cosine: Estimate, *reliabilities: float) -> Estimate:
+    """Return what a cosine of two noisy sets of vectors would be without their noise.
+
+    It is divided by the root of each reliability, and ends at 1, as every cosine does.
+
+    Raises
+    ------
+    BadInput
+        For a reliability that is not above 0: such vectors are noise, and have no cosine.
+
+    Examples
+    --------
+    >>> print(disattenuated(Estimate(0.1, -0.1, 0.3, 8), 0.25, 0.64))
+    0.25 [-0.25, 0.75]
+    """
+    if min(reliabilities) <= 0:
+        raise BadInput(
+            f"a reliability of {min(reliabilities):.2f} leaves nothing to correct; give more topics"
+        )
+    scale = np.sqrt(np.prod(reliabilities))
+    ends = np.clip(np.array([cosine.value, cosine.low, cosine.high]) / scale, -1, 1)
+    return replace(cosine, value=float(ends[0]), low=float(ends[1]), high=float(ends[2]))
+
+
 @dataclass(frozen=True)
 class DeflectionTest:
     """Deflection vectors held to story vectors.
@@ -521,13 +571,12 @@ class DeflectionTest:
     Attributes
     ----------
     same, different : Estimate
-        Mean cosine with the story vector of the same emotion (the paper: .046), and of the other
-        emotions that have a deflection vector; interval over emotions. The p of `same` is
-        one-sided, with emotions shuffled.
+        Mean cosine with the story vector of the same emotion, and of the other emotions that have a
+        deflection vector; interval over emotions. The p of `same` is one-sided, with emotions
+        shuffled.
     norm_left : Estimate
-        Share of the norm outside the space of the story vectors (the paper: about .8); interval
-        over emotions; one-sided p that random directions
-        keep as little.
+        Share of the norm outside the space of the story vectors; interval over emotions; one-sided
+        p that random directions keep as little.
     random_norm_left : float
         What random directions keep on average.
     k : int
@@ -546,11 +595,11 @@ def deflection_test(
     stories: np.ndarray,
     own: Sequence[int],
     *,
-    variance: float = 0.99,
-    draws: int = 2000,
     seed: int = 0,
 ) -> DeflectionTest:
     """Ask whether what is hidden lies along, or at all in the space of, the story vectors.
+
+    Their space is that of the components which hold `STORY_VARIANCE` of their variance.
 
     Parameters
     ----------
@@ -558,8 +607,6 @@ def deflection_test(
         From `deflection_vectors`.
     stories : ``[all emotions, d]``
     own : the row of `stories` of each deflection vector
-    variance : float
-        Share of the story vectors' variance that the removed components hold.
 
     Returns
     -------
@@ -572,11 +619,11 @@ def deflection_test(
     _, p = own_minus_others(cosines, range(n), seed=seed)
     own_cosines = np.diag(cosines)
     others = (cosines.sum(1) - own_cosines) / (n - 1)
-    space = components_for(stories, variance)
+    space = components_for(stories, STORY_VARIANCE)
 
     kept = np.linalg.norm(project_out(unit(deflection), space), axis=1)
     # The squared share of a random direction outside k of d dimensions follows a beta distribution.
-    beta = np.random.default_rng(seed).beta((d - len(space)) / 2, len(space) / 2, (draws, n))
+    beta = np.random.default_rng(seed).beta((d - len(space)) / 2, len(space) / 2, (2000, n))
     random = np.sqrt(beta).mean(1)
     return DeflectionTest(
         same=_over_emotions(own_cosines, p, seed),

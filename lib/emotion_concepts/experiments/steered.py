@@ -24,7 +24,7 @@ from emotion_concepts.experiments.extraction import (
     shuffled_directions,
     topic_direction,
 )
-from emotion_concepts.stats import Estimate, bootstrap, pearson
+from emotion_concepts.stats import Estimate, bootstrap, mean_interval, pearson
 from emotion_concepts.steering import Span, Steering, random_directions, steer
 from emotion_concepts.tracing import (
     TracedModel,
@@ -92,6 +92,8 @@ def in_parts(
 
     The prompts of a cell follow each other; spans are as in `leanings`.
     """
+    if not n_prompts:
+        raise BadInput("there is nothing to steer; give at least one prompt")
     cells, size = cells_of(directions, strengths), max(1, ROWS // n_prompts)
     with tqdm(total=len(cells), desc=progress, unit="cell", disable=not progress) as bar:
         for start in range(0, len(cells), size):
@@ -358,8 +360,6 @@ def shift_tests(
     shifts: pd.DataFrame,
     *,
     adjust: Callable[[np.ndarray], np.ndarray] = scipy.stats.false_discovery_control,
-    resamples: int = 2000,
-    seed: int = 0,
 ) -> pd.DataFrame:
     """Hold each direction's mean shift at a strength to the random directions' shifts.
 
@@ -375,10 +375,10 @@ def shift_tests(
     -------
     DataFrame
         One row a direction and sign: kind, direction, strength, shift (mean over items) with low,
-        high and n, fluency, beyond (shift minus the mean of random directions), p (two-sided: a new
-        random direction would shift as far, by Student's t), and for emotions alone (None for
-        controls) passes (adjusted p below .05) and clear (further beyond the random directions than
-        any shuffled or unrelated one).
+        high (Student's t) and n, fluency, beyond (shift minus the mean of random directions), p
+        (two-sided: a new random direction would shift as far, by Student's t), and for emotions
+        alone (None for controls) passes (adjusted p below .05) and clear (further beyond the random
+        directions than any shuffled or unrelated one).
 
     Raises
     ------
@@ -389,7 +389,7 @@ def shift_tests(
         raise BadInput("shifts hold several strengths; test one at a time")
     rows = []
     for where, cell in shifts.groupby(CELL, sort=False):
-        found = bootstrap(np.mean, cell["shift"].to_numpy(), resamples=resamples, seed=seed)
+        found = mean_interval(cell["shift"].to_numpy())
         fluency = cell.fluency.mean()
         rows.append((*where, found.value, found.low, found.high, found.n, fluency))
     columns = [*CELL, "shift", "low", "high", "n", "fluency"]
@@ -477,10 +477,10 @@ def specificity(shifts: pd.DataFrame, a: str, b: str) -> Estimate:
     return bootstrap(pearson, by_item[a].to_numpy(), by_item[b].to_numpy())
 
 
-def contrast(shifts: pd.DataFrame, a: str, b: str, *, seed: int = 0) -> Estimate:
+def contrast(shifts: pd.DataFrame, a: str, b: str) -> Estimate:
     """Return the mean over items of the shift by direction a minus the shift by b."""
     by_item = shifts.pivot(index="item", columns="direction", values="shift")
-    return bootstrap(np.mean, (by_item[a] - by_item[b]).to_numpy(), seed=seed)
+    return mean_interval((by_item[a] - by_item[b]).to_numpy())
 
 
 # --- damage ------------------------------------------------------------------------------------

@@ -24,12 +24,15 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 from sklearn.feature_extraction.text import ENGLISH_STOP_WORDS
 
 from emotion_concepts.beliefs import KINDS
 from emotion_concepts.corpus import DATA
+from emotion_concepts.errors import BadInput
 from emotion_concepts.experiments import grading
+from emotion_concepts.stats import Estimate, permutation_p
 
 MODEL_REPLIES = DATA / "labelled_sycophancy_model.jsonl"
 STANCES = (*KINDS, "neither", "unparsable")
@@ -251,6 +254,72 @@ def _contempt(text: str) -> list[int]:
     """Return where contempt and alarm begin; one word in capitals is mere emphasis."""
     alarm = [match.start() for match in _ALARM.finditer(_clean(text))]
     return _places(_CONTEMPT, text, _EXCUSE) + (alarm if len(alarm) > 1 else [])
+
+
+# --- one trade-off -----------------------------------------------------------------------------
+
+
+def tradeoff(
+    emotions: np.ndarray, random: np.ndarray, *, resamples: int = 2000, seed: int = 0
+) -> dict[str, Estimate]:
+    """Return how two shifts go together over directions, against directions without emotion.
+
+    A direction and its opposite are one thing, seen from two sides. So shifts are taken per
+    direction, and correlated about zero, which is what they would be about with every direction's
+    opposite beside it.
+
+    Parameters
+    ----------
+    emotions, random : ``[directions, 2]``
+        Each direction's shift of either score, by adding it (or half of what lies between adding
+        and subtracting it).
+
+    Returns
+    -------
+    dict
+        "emotions" (r, interval over directions, p with the signs of one score flipped), "random"
+        (r and interval), and "difference" of the two, with an interval over both.
+
+    Raises
+    ------
+    BadInput
+        For fewer than three directions on either side.
+
+    Examples
+    --------
+    >>> x = np.array([[1, -1], [2, -2], [-3, 3], [0.5, -0.5]])
+    >>> found = tradeoff(x, abs(x))
+    >>> found["emotions"].value, found["random"].value, found["difference"].high
+    (-1.0, 1.0, -2.0)
+    """
+    pools = [np.asarray(pool, dtype=float) for pool in (emotions, random)]
+    for pool in pools:
+        if pool.ndim != 2 or pool.shape[1] != 2 or len(pool) < 3:
+            raise BadInput(f"shifts of two scores by three directions are needed, not {pool.shape}")
+    rng = np.random.default_rng(seed)
+    values = [_about_zero(pool) for pool in pools]
+    drawn = [
+        _about_zero(pool[rng.integers(len(pool), size=(resamples, len(pool)))]) for pool in pools
+    ]
+    ends = [np.quantile(draws, [0.025, 0.975]) for draws in (*drawn, drawn[0] - drawn[1])]
+    flips = rng.choice([-1, 1], size=(resamples, len(pools[0]), 1)) * [1, 0] + [0, 1]
+    null = _about_zero(pools[0] * flips)
+    p = [permutation_p(values[0], null), None, None]
+    values = [*values, values[0] - values[1]]
+    sizes = [len(pools[0]), len(pools[1]), len(pools[0])]
+    return {
+        name: Estimate(float(value), float(low), float(high), n, p_of)
+        for name, value, (low, high), n, p_of in zip(
+            ("emotions", "random", "difference"), values, ends, sizes, p, strict=True
+        )
+    }
+
+
+def _about_zero(pairs: np.ndarray) -> np.ndarray:
+    """Return the correlation about zero, not about the means, of ``[..., n, 2]``."""
+    x, y = pairs[..., 0], pairs[..., 1]
+    scale = np.sqrt((x**2).sum(-1) * (y**2).sum(-1))
+    return (x * y).sum(-1) / np.maximum(scale, 1e-300)
 
 
 # --- labels set by hand ------------------------------------------------------------------------

@@ -14,10 +14,14 @@ from importlib.resources import files
 import numpy as np
 import pandas as pd
 import yaml
-from sklearn.feature_extraction.text import TfidfVectorizer
 
 from emotion_concepts import corpus
-from emotion_concepts.experiments.extraction import Extraction, remove_topic_means
+from emotion_concepts.experiments.extraction import (
+    Extraction,
+    remove_topic_means,
+    static_grid,
+    word_means,
+)
 from emotion_concepts.geometry import (
     cluster_agreement,
     components_for,
@@ -60,20 +64,12 @@ def baselines(model: TracedModel, extractions: Sequence[Extraction]) -> dict[str
     The first two are emotion means of the same stories with topic means removed, averaged over
     registers as the vectors are; the third are the emotion words' own input embeddings.
     """
-    texts = [extraction.texts() for extraction in extractions]
-    vectoriser = TfidfVectorizer(sublinear_tf=True, min_df=2)
-    vectoriser.fit(np.concatenate([t.ravel() for t in texts]))
-    counted, embedded = [], []
-    for extraction, t in zip(extractions, texts, strict=True):
-        counts = vectoriser.transform(t.ravel()).toarray().reshape(*t.shape, -1)
-        counted.append(unit(remove_topic_means(counts).mean(0)))
-        skip = corpus.SKIP.get(extraction.register, 0)
-        static = mean_embedding(model, t.ravel(), skip=skip).reshape(*t.shape, -1)
-        embedded.append(unit(remove_topic_means(static).mean(0)))
+    _, counted = word_means(extractions)
+    embedded = [static_grid(model, extraction).mean(0) for extraction in extractions]
     words = mean_embedding(model, corpus.EMOTIONS, add_space=True)
     return {
-        "TF-IDF of the stories": average(*counted),
-        "static embeddings of the stories": average(*embedded),
+        "TF-IDF of the stories": average(*map(unit, counted)),
+        "static embeddings of the stories": average(*map(unit, embedded)),
         "static embedding of the word": unit(words - words.mean(0)),
     }
 
@@ -93,7 +89,7 @@ def model_ratings(model: TracedModel) -> pd.DataFrame:
     DataFrame
         Indexed by emotion with columns pleasure and arousal, in nats per token.
     """
-    text = (files("emotion_concepts") / "data/scenarios/ratings.yaml").read_text()
+    text = (files("emotion_concepts") / "data/scenarios/ratings.yaml").read_text(encoding="utf-8")
     out = {}
     for norm, frames in yaml.safe_load(text).items():
         prompts, continuations = [], []
@@ -125,7 +121,8 @@ def component_tests(
     -------
     DataFrame
         One row a layer, component and norm: r, low, high, n, p (this component alone), p_pc
-        (corrected for the choice among five components), p_layer (for component and layer).
+        (corrected for the choice among five components), p_layer (for component and layer),
+        threshold (|r| that the best of five reaches by chance once in twenty).
     """
     rows = []
     for norm in NORMS:
@@ -312,11 +309,10 @@ def cluster_tests(
     sources: Mapping[str, np.ndarray],
     emotions: pd.DataFrame,
     *,
-    k: int = 10,
     permutations: int = 1000,
     seed: int = 0,
 ) -> pd.DataFrame:
-    """Compare k-means clusters with the paper's ten (Table 12).
+    """Compare k-means clusters with the paper's (Table 12), as many as it has.
 
     Returns
     -------
@@ -327,7 +323,7 @@ def cluster_tests(
     given = emotions.cluster.to_numpy()
     rows = []
     for name, vectors in sources.items():
-        labels = k_means(vectors, k, seed=seed)
+        labels = k_means(vectors, emotions.cluster.nunique(), seed=seed)
         found = cluster_agreement(labels, given)
         null = pd.DataFrame(
             cluster_agreement(labels, rng.permutation(given)) for _ in range(permutations)
@@ -353,6 +349,7 @@ def pair_tests(
     """
     cosines = cosine_matrix(vectors)
     everything = np.sort(upper(cosines))
+    typical = float(everything.mean())  # to which every shuffled pair comes down on average
     names = list(emotions.index)
     pairs = corpus.word_pairs().copy()
     a = pairs.a.map(names.index).to_numpy()
@@ -369,8 +366,8 @@ def pair_tests(
             mapping = rng.permutation(len(names))
             null[n] = cosines[mapping[left], mapping[right]].mean()
         found = bootstrap(np.mean, group.cosine.to_numpy(), seed=seed)
-        p = permutation_p(found.value - null.mean(), null - null.mean())
-        rows.append((kind, found.value, found.low, found.high, found.n, float(null.mean()), p))
+        p = permutation_p(found.value - typical, null - typical)
+        rows.append((kind, found.value, found.low, found.high, found.n, typical, p))
     columns = ["kind", "mean", "low", "high", "n", "null", "p"]
     return pairs, pd.DataFrame(rows, columns=columns)
 
@@ -402,8 +399,8 @@ def similarity_tests(
     -------
     DataFrame
         With columns source, human (correlation of similarities with the human plane), p (words
-        shuffled), with_vectors (over all words), partial (what remains of the vectors' correlation
-        with the human plane once this baseline is regressed out), p_partial.
+        shuffled), with_vectors (over all words), partial (the vectors' partial correlation with the
+        human plane: this baseline is regressed out of both), p_partial.
     """
     rng = np.random.default_rng(seed)
     rated, human = human_similarity(emotions)
@@ -418,7 +415,7 @@ def similarity_tests(
     for name, baseline in others.items():
         matrix = cosine_matrix(baseline)
         found, p = _mantel(here(matrix), human, orders)
-        rest = _mantel(_residual(here(whole), here(matrix)), human, orders)
+        rest = _mantel(here(whole), human, orders, given=here(matrix))
         rows.append((name, found, p, rsa(matrix, whole), *rest))
     return pd.DataFrame(
         rows, columns=["source", "human", "p", "with_vectors", "partial", "p_partial"]
@@ -469,11 +466,27 @@ def similarity_table(similarity: pd.DataFrame) -> pd.DataFrame:
     )
 
 
-def _mantel(a: np.ndarray, b: np.ndarray, orders: Sequence[np.ndarray]) -> tuple[float, float]:
-    """Correlate a condensed matrix with a square one; p by shuffling the items of the latter."""
-    found = float(np.corrcoef(a, upper(b))[0, 1])
-    null = [np.corrcoef(a, upper(b[np.ix_(order, order)]))[0, 1] for order in orders]
-    return found, exceedance_p(found, np.array(null))
+def _mantel(
+    a: np.ndarray,
+    b: np.ndarray,
+    orders: Sequence[np.ndarray],
+    *,
+    given: np.ndarray | None = None,
+) -> tuple[float, float]:
+    """Correlate a condensed matrix with a square one; p by shuffling the items of the latter.
+
+    What the condensed matrix `given` explains is taken out of both, anew for every shuffle.
+    """
+
+    def rest(x: np.ndarray) -> np.ndarray:
+        return x if given is None else _residual(x, given)
+
+    def r(order) -> float:
+        return float(pearson(left, rest(upper(b[np.ix_(order, order)]))))
+
+    left = rest(a)
+    found = r(range(len(b)))
+    return found, exceedance_p(found, np.array([r(order) for order in orders]))
 
 
 def _residual(y: np.ndarray, x: np.ndarray) -> np.ndarray:
@@ -594,18 +607,17 @@ def style_share(
     vectors: np.ndarray,
     emotions: pd.DataFrame,
     *,
-    pc: int = 1,
     permutations: int = 100,
     seed: int = 0,
 ) -> Estimate:
-    """Return the share of a component's variance that all story features predict together.
+    """Return the share of the first component's variance that all story features predict together.
 
     Cross-validated over emotions; the interval is over emotions, p against shuffled scores.
     """
     rng = np.random.default_rng(seed)
     x = emotion_features(extraction).loc[emotions.index].to_numpy()
     x = (x - x.mean(0)) / x.std(0)
-    y = pca(vectors, pc).scores[:, pc - 1]
+    y = pca(vectors, 1).scores[:, 0]
     return _readout(_explained, x, y, permutations, rng, seed)
 
 

@@ -1,6 +1,6 @@
-"""Read-outs: what a direction says about tokens, and what tokens say along a direction.
+"""The logit lens: which tokens a direction raises, and whether they are its emotion's own words.
 
-Pure arrays; the activations come from `tracing`, the directions from `vectors`.
+Pure arrays; the logits come from `tracing.lens_logits`, the directions from `vectors`.
 """
 
 from __future__ import annotations

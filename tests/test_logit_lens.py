@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from emotion_concepts import corpus, probes
+from emotion_concepts import corpus, logit_lens
 from emotion_concepts.errors import BadInput
 from emotion_concepts.geometry import unit
 
@@ -20,7 +20,7 @@ def planted(strength, rng, *, per_family=3):
 
 
 def by_statistic(scores, **options):
-    return probes.family_test(scores, **options).set_index("statistic")
+    return logit_lens.family_test(scores, **options).set_index("statistic")
 
 
 # --- logit lens --------------------------------------------------------------------------------
@@ -28,7 +28,7 @@ def by_statistic(scores, **options):
 
 def test_the_lens_lists_what_a_direction_raises_and_lowers_strongest_first():
     logits = np.array([[3.0, 2, 0, -2, -3]])
-    lens = probes.logit_lens(logits, ["sad"], list("abcde"), k=2)
+    lens = logit_lens.logit_lens(logits, ["sad"], list("abcde"), k=2)
     assert lens.emotion.tolist() == ["sad"]
     assert lens.top[0] == ["a", "b"] and lens.bottom[0] == ["e", "d"]
 
@@ -39,20 +39,20 @@ def test_the_lens_lists_what_a_direction_raises_and_lowers_strongest_first():
 def test_a_token_counts_if_it_is_a_whole_word_of_the_family_whatever_its_case_and_marker():
     tokens = ["sad", " Sad", "Ġsadness", "▁SADLY", "sadd", " sadist", "-sad", "", " "]
     families = {"sad": corpus.word_family("sad")}
-    assert probes.family_tokens(["sad"], tokens, families) == (["sad"], [[0, 1, 2, 3]])
+    assert logit_lens.family_tokens(["sad"], tokens, families) == (["sad"], [[0, 1, 2, 3]])
 
 
 def test_emotions_without_a_single_token_are_left_out_and_the_order_is_kept():
     names = ["sad", "at ease", "smug", "calm"]
     families = {name: corpus.word_family(name) for name in corpus.EMOTIONS}
-    kept, ids = probes.family_tokens(names, [" calm", " sad", " at", " ease"], families)
+    kept, ids = logit_lens.family_tokens(names, [" calm", " sad", " at", " ease"], families)
     assert kept == ["sad", "calm"] and ids == [[1], [0]]
 
 
 def test_no_token_is_in_two_families_and_a_name_belongs_to_its_own():
     families = {name: corpus.word_family(name) for name in corpus.EMOTIONS}
     tokens = sorted({word for words in families.values() for word in words})
-    kept, ids = probes.family_tokens(corpus.EMOTIONS, tokens, families)
+    kept, ids = logit_lens.family_tokens(corpus.EMOTIONS, tokens, families)
     everything = [token for family in ids for token in family]
     assert len(everything) == len(set(everything)) > 1000
     found = {n: {tokens[t] for t in family} for n, family in zip(kept, ids, strict=True)}
@@ -63,9 +63,9 @@ def test_no_token_is_in_two_families_and_a_name_belongs_to_its_own():
 
 def test_names_without_a_family_and_vocabularies_without_a_word_are_reported():
     with pytest.raises(BadInput, match="no family for calm"):
-        probes.family_tokens(["sad", "calm"], [" sad"], {"sad": {"sad"}})
+        logit_lens.family_tokens(["sad", "calm"], [" sad"], {"sad": {"sad"}})
     with pytest.raises(BadInput, match="no word of any family is a single token"):
-        probes.family_tokens(["sad"], ["s", "ad"], {"sad": {"sad"}})
+        logit_lens.family_tokens(["sad"], ["s", "ad"], {"sad": {"sad"}})
 
 
 # --- scores ------------------------------------------------------------------------------------
@@ -73,25 +73,27 @@ def test_names_without_a_family_and_vocabularies_without_a_word_are_reported():
 
 def test_a_score_is_the_mean_standardised_logit_of_the_familys_tokens():
     logits, families = planted(0.3, np.random.default_rng(0))
-    scores = probes.family_scores(logits, families)
+    scores = logit_lens.family_scores(logits, families)
     z = (logits[4] - logits[4].mean()) / logits[4].std()
     assert scores.shape == (N, N)
     assert scores[4, 7] == pytest.approx(z[families[7]].mean())
-    np.testing.assert_allclose(probes.family_scores(9 * logits - 2, families), scores, atol=1e-9)
+    np.testing.assert_allclose(
+        logit_lens.family_scores(9 * logits - 2, families), scores, atol=1e-9
+    )
 
 
 def test_an_empty_or_missing_family_is_reported():
     logits, families = planted(0, np.random.default_rng(0))
     for wrong in (families[1:], [[], *families[1:]]):
         with pytest.raises(BadInput, match="30 directions need as many families, none of them"):
-            probes.family_scores(logits, wrong)
+            logit_lens.family_scores(logits, wrong)
 
 
 # --- test --------------------------------------------------------------------------------------
 
 
 def test_a_planted_effect_is_found_by_all_three_statistics():
-    scores = probes.family_scores(*planted(0.3, np.random.default_rng(1)))
+    scores = logit_lens.family_scores(*planted(0.3, np.random.default_rng(1)))
     found = by_statistic(scores, permutations=1000)
     assert (found.p < 0.01).all() and (found.n == N).all()
     assert (found.low > found.high_null).all() and (found.low <= found.value).all()
@@ -145,4 +147,4 @@ def test_the_seed_decides_interval_and_null():
 @pytest.mark.parametrize("shape", [(4, 5), (2, 2)])
 def test_scores_that_are_not_square_or_too_few_are_reported(shape):
     with pytest.raises(BadInput, match="scores must be square, at least"):
-        probes.family_test(np.zeros(shape))
+        logit_lens.family_test(np.zeros(shape))
