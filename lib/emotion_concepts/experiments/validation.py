@@ -122,7 +122,7 @@ def component_tests(
     DataFrame
         One row a layer, component and norm: r, low, high, n, p (this component alone), p_pc
         (corrected for the choice among five components), p_layer (for component and layer),
-        threshold (|r| that the best of five reaches by chance once in twenty).
+        threshold (size of r that the best of five reaches by chance once in twenty).
     """
     rows = []
     for norm in NORMS:
