@@ -383,14 +383,24 @@ def fill(text: str, register: Register) -> str:
 # --- the gate ----------------------------------------------------------------------------------
 
 
-def band(values: Sequence[float]) -> tuple[float, float]:
+def band(values: Sequence[float], margin: float = 0.0) -> tuple[float, float]:
     """Return the 99 % prediction interval of the next run, given earlier ones.
 
     Rounding on another processor moves even a number that never varied here; a thousandth of
-    its size is allowed for that.
+    its size is allowed for that, or of its margin where that is larger: a correlation that
+    happens to be near 0 is a sum of terms that are not, and they are what is rounded.
+
+    Parameters
+    ----------
+    values : sequence of float
+        The number in each of the earlier runs.
+    margin : float
+        Half the width of the number's own confidence interval; 0 if it has none.
 
     >>> tuple(round(float(end), 3) for end in band([1.0, 1.0, 1.0]))
     (0.999, 1.001)
+    >>> tuple(round(float(end), 4) for end in band([0.003, 0.003, 0.003], margin=0.6))
+    (0.0024, 0.0036)
     >>> low, high = band([0.9, 1.0, 1.1])
     >>> bool(low < 0.9 and high > 1.1)
     True
@@ -399,7 +409,7 @@ def band(values: Sequence[float]) -> tuple[float, float]:
     n, centre = len(values), float(values.mean())
     spread = float(values.std(ddof=1)) if n > 1 else 0.0
     half = scipy.stats.t.ppf(0.995, max(n - 1, 1)) * spread * math.sqrt(1 + 1 / n)
-    half = max(half, 1e-3 * abs(centre), 1e-6)
+    half = max(half, 1e-3 * abs(centre), 1e-3 * margin, 1e-6)
     return centre - half, centre + half
 
 
@@ -429,7 +439,7 @@ def expect(runs: Sequence[Path], out: Path) -> list[Path]:
         for key, first in registers[0].entries.items():
             values = [register[key].value for register in registers]
             text = isinstance(first.value, str)
-            held = {"allowed": sorted(set(values))} if text else {"band": band(values)}
+            held = {"allowed": sorted(set(values))} if text else {"band": band(values, _margin(first))}
             entries[key] = {**_compact(first), **held}
         first = registers[0]
         content = {**first.head(), "runs": [r.settings for r in registers], "entries": entries}
@@ -437,6 +447,11 @@ def expect(runs: Sequence[Path], out: Path) -> list[Path]:
         _write(path, content)
         written.append(path)
     return written
+
+
+def _margin(entry: Entry) -> float:
+    """Return half the width of a number's interval, 0 without one."""
+    return 0.0 if entry.low is None or entry.high is None else (entry.high - entry.low) / 2
 
 
 def compare(results: Path, expected: Path) -> pd.DataFrame:
