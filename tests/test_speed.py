@@ -18,7 +18,7 @@ PAGE = (run.ROOT / "book" / "speed.md").read_text()
 def test_every_benchmark_has_its_results_and_they_are_of_one_machine_and_model():
     reports = [json.loads((speed.RESULTS / f"{name}.json").read_text()) for name in BENCHMARKS]
     assert {path.stem for path in speed.RESULTS.glob("*.json")} == set(BENCHMARKS)
-    assert {*BENCHMARKS} == {*speed.UNITS}
+    assert {*BENCHMARKS} == {*speed.UNITS, "book"}
     for key in ("hardware", "model", "dtype", "threads"):
         assert len({report[key] for report in reports}) == 1, key
 
@@ -44,6 +44,23 @@ def test_a_table_has_a_line_a_way_and_the_first_is_what_the_others_are_held_to()
     shown = speed._ways({"ways": rows}, "tokens a second").splitlines()
     assert shown[0] == "| way | tokens a second | ours, times as fast | difference |"
     assert shown[2:] == ["| ours | 50 | 1 | 0 |", "| theirs | 50 | 2.00 [1.00, 3.00] | 0.2 |"]
+
+
+def test_the_time_of_the_book_is_the_sum_of_its_chapters():
+    rows = [
+        {"chapter": "01_a", "cold": [10.0, 30.0, 20.0], "warm": [2.0, 2.0, 2.0]},
+        {"chapter": "02_b", "cold": [5.0, 5.0, 5.0], "warm": [1.0, 2.0, 9.0]},
+    ]
+    shown = speed._chapters(rows).splitlines()
+    assert shown[0] == "| chapter | cold, seconds | warm, seconds |"
+    assert shown[2:] == ["| 01_a | 20 | 2 |", "| 02_b | 5 | 2 |", "| all | 25 | 4 |"]
+
+
+def test_the_benchmark_of_the_book_knows_every_chapter():
+    report = json.loads((speed.RESULTS / "book.json").read_text())
+    notebooks = sorted(path.stem for path in (run.ROOT / "notebooks").glob("*.ipynb"))
+    assert [row["chapter"] for row in report["chapters"]] == notebooks
+    assert all(min(row["cold"]) > 0 and min(row["warm"]) > 0 for row in report["chapters"])
 
 
 def test_rounds_turn_so_that_each_way_comes_first(capsys):

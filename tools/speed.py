@@ -7,6 +7,7 @@ here is typed but the hardware that was not at hand, with its source.
 from __future__ import annotations
 
 import json
+import statistics
 from pathlib import Path
 
 import pandas as pd
@@ -34,6 +35,7 @@ def substitutions(folder: Path = RESULTS) -> dict[str, str]:
     growth["rate"] = growth.tokens / growth.seconds
     tokens = reading["real_tokens"] / reading["texts"]
     speeds = pd.concat([cost.read_throughput(), H100])
+    book = json.loads((folder / "book.json").read_text())
     hours = cost.cost_table(speeds, SIZES, cost.design_tokens(tokens))
     wide = hours.pivot(index="model", columns=["hardware", "dtype"], values="hours")[
         hours[["hardware", "dtype"]].drop_duplicates().itertuples(index=False, name=None)
@@ -68,6 +70,8 @@ def substitutions(folder: Path = RESULTS) -> dict[str, str]:
             ["emotions", "seconds"],
             [[f"{row['emotions']}", f"{row['seconds']:.2f}"] for row in reading["recipe"]],
         ),
+        "speed_profile": book["profile"],
+        "speed_book": _chapters(book["chapters"]),
         "cost_tokens": f"{tokens:.0f}",
         "cost_design": f"{cost.design_tokens(tokens):,}",
         "cost_hours": table(
@@ -89,6 +93,14 @@ def _ways(report: dict, unit: str) -> str:
         rows.append([row["way"], f"{row['per_second']:.3g}", ratio, f"{row['difference']:.1g}"])
     first = report["ways"][0]["way"]
     return table(["way", unit, f"{first}, times as fast", "difference"], rows)
+
+
+def _chapters(rows: list[dict]) -> str:
+    """Return the median seconds of each chapter, and of all together, cold and warm."""
+    took = pd.DataFrame(rows).set_index("chapter").map(statistics.median)
+    took.loc["all"] = took.sum()
+    shown = [[name, *(f"{number:.0f}" for number in row)] for name, *row in took.itertuples()]
+    return table(["chapter", *(f"{state}, seconds" for state in took.columns)], shown)
 
 
 def duration(hours: float) -> str:

@@ -439,7 +439,9 @@ def expect(runs: Sequence[Path], out: Path) -> list[Path]:
         for key, first in registers[0].entries.items():
             values = [register[key].value for register in registers]
             text = isinstance(first.value, str)
-            held = {"allowed": sorted(set(values))} if text else {"band": band(values, _margin(first))}
+            held = (
+                {"allowed": sorted(set(values))} if text else {"band": band(values, _margin(first))}
+            )
             entries[key] = {**_compact(first), **held}
         first = registers[0]
         content = {**first.head(), "runs": [r.settings for r in registers], "entries": entries}

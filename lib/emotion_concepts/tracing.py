@@ -1444,10 +1444,11 @@ class _GumbelNoise(LogitsProcessor):
         self.streams = [torch.Generator().manual_seed(int(seed)) for seed in seeds]
 
     def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
-        size = scores.shape[-1]
-        uniform = torch.stack([torch.rand(size, generator=stream) for stream in self.streams])
-        noise = -torch.log(-torch.log(uniform.clamp(min=1e-20)))
-        return scores.float() / self.temperature + noise.to(scores.device)
+        noise = torch.empty(scores.shape)  # changed in place: with a large vocabulary it is large
+        for row, stream in zip(noise, self.streams, strict=True):
+            row.uniform_(generator=stream)
+        noise.clamp_(min=1e-20).log_().neg_().log_().neg_()
+        return noise.to(scores.device).add_(scores.float() / self.temperature)
 
 
 def _steered_ids(
