@@ -11,6 +11,7 @@ import os
 import tempfile
 import time
 from pathlib import Path
+from unittest.mock import patch
 
 import emotion_concepts  # noqa: F401 -- before torch, whose threads it tells how to wait
 
@@ -29,7 +30,7 @@ def main() -> None:
     chosen = parser.parse_args()
     seconds: dict[str, dict[str, list[float]]] = {}
     for _ in range(chosen.rounds):
-        with tempfile.TemporaryDirectory() as folder:
+        with tempfile.TemporaryDirectory() as folder, patch.dict(os.environ):
             os.environ["EMOTION_CONCEPTS_CACHE"] = str(Path(folder, "cache"))  # of the kernels
             for state in STATES:
                 book = Book(ROOT, Path(folder, state), chosen.profile, {"dtype": chosen.dtype})
