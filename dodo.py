@@ -201,8 +201,9 @@ def task_pytest():
 
 
 def task_remote():
-    """Run the tests against an NDIF server."""
-    return tests("remote", "tests/remote", "-m", "remote", *CHOSEN)
+    """Run the tests against an NDIF server; whole chapters, which take long, only when chosen."""
+    which = "remote" if CHOSEN else "remote and not long"
+    return tests("remote", "tests/remote", "-m", which, *CHOSEN)
 
 
 def task_register():

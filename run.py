@@ -95,7 +95,8 @@ def parse(arguments: list) -> argparse.Namespace:
     test.add_argument(
         "--remote",
         action="store_true",
-        help="also the tests against an NDIF server that is started for them; with -k only those",
+        help="also the tests against an NDIF server that is started for them; with -k only those, "
+        "and `-k chapter` runs whole chapters on it",
     )
     command("bench", "measure speed and memory on this machine")
     expect = command("expect", "run the chapters repeatedly and write expected/ from the spread")

@@ -10,7 +10,7 @@ import pytest
 import run
 from tools.book import Book
 
-pytestmark = [pytest.mark.remote, pytest.mark.model]
+pytestmark = [pytest.mark.remote, pytest.mark.model, pytest.mark.long]
 
 CHAPTERS = ("01_vectors", "02_geometry", "07_sycophancy")
 SIZES = {"dtype": "float32", "neutral_limit": 30, "resamples": 100, "draws": 20}
