@@ -541,7 +541,7 @@ def _accuracy_panel(ax: Axes, rows: Iterable[tuple], methods: Sequence[str], low
     for name, value, low, high, kind in rows:
         y = methods.index(name)
         interval(ax, y, low, high, _KINDS[kind]["color"])
-        ax.plot(value, y, zorder=4, **_KINDS[kind])
+        ax.plot(value, y, zorder=4, clip_on=False, **_KINDS[kind])
         beside(ax, y, signed(value))
     name_rows(ax, methods)
     ax.set_xticks([-1, -0.5, 0, 0.5, 1], ["−1", "−0.5", "0", "0.5", "1"])
