@@ -172,6 +172,15 @@ def test_the_server_is_tested_where_it_is_asked_for(monkeypatch, arguments, task
     assert asked == tasks
 
 
+@pytest.mark.parametrize(
+    ("chosen", "which"), [([], "remote and not long"), (["-k", "chapter"], "remote")]
+)
+def test_whole_chapters_on_a_server_run_where_they_are_chosen(monkeypatch, chosen, which):
+    monkeypatch.setattr(dodo, "CHOSEN", chosen)
+    monkeypatch.setattr(dodo, "tests", lambda *arguments: arguments)
+    assert dodo.task_remote() == ("remote", "tests/remote", "-m", which, *chosen)
+
+
 @pytest.mark.parametrize(("status", "told"), [(0, 0), (1, 1), (2, 1), (3, 1), (130, 130)])
 def test_every_failure_of_doit_is_status_1(monkeypatch, status, told):
     monkeypatch.setattr(run, "call", lambda *command: status)

@@ -8,12 +8,14 @@ import time
 from dataclasses import replace
 from types import SimpleNamespace
 
+import httpx
 import numpy as np
 import pytest
 import torch
+from nnsight.intervention.backends.remote import RemoteBackend, RemoteError
 
 from emotion_concepts import tracing
-from emotion_concepts.errors import BadInput, UnknownLayer
+from emotion_concepts.errors import BadInput, ServerError, UnknownLayer
 from emotion_concepts.geometry import unit
 from emotion_concepts.steering import Steering, steer
 from emotion_concepts.tracing import MeanFrom, ModelIdentity, TokenAt
@@ -530,3 +532,26 @@ def test_models_share_nothing_that_is_kept(tmp_path, store):
 
     others = [folder(weights="v"), folder(tokenizer="u"), folder(dtype="bfloat16")]
     assert len({folder(), *others}) == 4 and folder() == folder()
+
+
+REQUEST = httpx.Request("POST", "http://127.0.0.1:1/request")
+BUSY = httpx.HTTPStatusError("503", request=REQUEST, response=httpx.Response(503))
+
+
+@pytest.mark.parametrize(
+    ("cause", "told"),
+    [
+        (httpx.RemoteProtocolError("Server disconnected"), "broke before its job was done"),
+        (httpx.ReadError("reset"), "broke before its job was done"),
+        (BUSY, "takes no job now"),
+    ],
+)
+def test_a_server_that_dies_is_told_from_one_that_takes_no_job(monkeypatch, cause, told):
+    def post(self, tracer):
+        raise RemoteError(f"Failed to send request: {cause}") from cause
+
+    monkeypatch.setattr(RemoteBackend, "__call__", post)
+    server = tracing._Server.__new__(tracing._Server)
+    server.url = "http://127.0.0.1:1"
+    with pytest.raises(ServerError, match=told):
+        server()

@@ -361,16 +361,22 @@ class _Server(RemoteBackend):
         try:
             return super().__call__(tracer)
         except RemoteError as error:
+            # a server that dies while it is sent a job, unlike one that answers and takes none
+            if isinstance(error.__cause__, httpx.TransportError):
+                raise self._broken() from error
             raise self._refused(str(error)) from error
         except (WebSocketBadStatusException, ConnectionRefusedError) as error:
             raise self._unreachable(error) from error
         except (ConnectionError, WebSocketException, ValidationError, httpx.HTTPError) as error:
-            raise ServerError(
-                f"the connection to {self.url} broke before its job was done; run the same again "
-                "once the server is back: what it had sent is kept"
-            ) from error
+            raise self._broken() from error
         except OSError as error:  # no such host, no way to it
             raise self._unreachable(error) from error
+
+    def _broken(self) -> ServerError:
+        return ServerError(
+            f"the connection to {self.url} broke before its job was done; run the same again "
+            "once the server is back: what it had sent is kept"
+        )
 
     def _unreachable(self, error: Exception) -> ServerError:
         return ServerError(
