@@ -1,5 +1,6 @@
 """The reference of the library: every public module stands in it, every public name says enough."""
 
+import dataclasses
 import importlib
 import inspect
 import pkgutil
@@ -15,6 +16,25 @@ PAGES = sorted((ROOT / "book" / "api").glob("*.md"))
 FOUND = pkgutil.walk_packages(emotion_concepts.__path__, "emotion_concepts.")
 MODULES = [module.name for module in FOUND if not module.ispkg]
 NOTHING = (None, "None", inspect.Signature.empty, "Iterator[None]")
+
+# public functions without an example, by what keeps an example from being short
+UNSHOWN = {
+    "reads hundreds of texts": {
+        "audit.context_levels",
+        "experiments.extraction.both_registers",
+        "experiments.validation.model_ratings",
+        "prepare.prepared_baseline",
+        "prepare.prepared_vectors",
+    },
+    "trains a model": {"finetuning.tune", "finetuning.tuned_model"},
+    "fits for half a minute": {"geometry.umap_plane"},
+    "needs a GPU": {"memory.free"},
+    "serves a page": {"webpage.build", "webpage.serve"},
+    "is a command, whose help is its docstring": {"frozen.main", "results.main"},
+    "runs in the sandbox": {
+        f"sandbox_child.{name}" for name in ("has_filters", "has_landlock", "libc", "lock", "run")
+    },
+}
 
 each_module = pytest.mark.parametrize("module", MODULES)
 
@@ -72,6 +92,30 @@ def test_every_public_function_says_what_it_returns(module):
     assert silent == []
 
 
+def unshown(modules: list[str]) -> set[str]:
+    """Return the public functions and classes without an example; a record needs none."""
+    found = set()
+    for module in modules:
+        members = public(module)
+        for name in [name for name in members if "." not in name]:
+            thing = members[name]
+            record = inspect.isclass(thing) and (
+                issubclass(thing, Exception | tuple)
+                or dataclasses.is_dataclass(thing)
+                or inspect.isabstract(thing)
+                or getattr(thing, "_is_protocol", False)
+            )
+            own = [member for inner, member in members.items() if inner.startswith(f"{name}.")]
+            shown = any(">>> " in (inspect.getdoc(part) or "") for part in (thing, *own))
+            if not record and not shown:
+                found.add(f"{module}.{name}".removeprefix("emotion_concepts."))
+    return found
+
+
+def test_every_public_function_and_class_shows_how_it_is_used():
+    assert unshown(MODULES) == set().union(*UNSHOWN.values())
+
+
 def test_a_silent_function_would_be_seen(monkeypatch):
     from emotion_concepts import spans
 
@@ -82,3 +126,4 @@ def test_a_silent_function_would_be_seen(monkeypatch):
     monkeypatch.setattr(spans, "silent", silent, raising=False)
     with pytest.raises(AssertionError, match="silent"):
         test_every_public_function_says_what_it_returns(spans.__name__)
+    assert unshown([spans.__name__]) == {"spans.silent"}

@@ -169,6 +169,25 @@ def test_ranks_inside_a_batch_only_count_its_own_emotions():
     assert (found["own batch"] == 1).mean() > 0.9
 
 
+def test_without_writing_batches_nothing_is_ranked_inside_them():
+    unknown = made_up(2.0)
+    unknown.stories["batch"] = float("nan")
+    with pytest.raises(BadInput, match="do not say their writing batch"):
+        extraction.within_batches(unknown, 0)
+
+
+def test_nothing_read_is_no_merit():
+    """Equal scores rank where guessing would, in the mean."""
+    assert (extraction.ranks(np.zeros((2, 5, 5))) == 3).all()
+
+
+def test_a_feature_of_style_that_never_varies_is_left_out():
+    found = made_up(1.0)  # stories without a question in them
+    table = validation.emotion_features(found)
+    assert "questions" not in table and len(table.columns) > 0
+    assert np.isfinite(table.to_numpy()).all()
+
+
 @pytest.fixture(scope="module")
 def emotions():
     return corpus.emotions()

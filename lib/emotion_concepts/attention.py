@@ -36,6 +36,18 @@ def grouped_decoding(
     -------
     tuple
         (``[batch, tokens, heads, d]``, None), as transformers wants it.
+
+    Examples
+    --------
+    >>> module, query = torch.nn.Module(), torch.zeros(1, 4, 1, 2)
+    >>> key = torch.zeros(1, 2, 2, 2)  # both tokens attract alike
+    >>> value = torch.tensor([1.0, 3.0]).reshape(1, 1, 2, 1).expand(1, 2, 2, 2)
+    >>> mixed, _ = grouped_decoding(module, query, key, value, None)
+    >>> tuple(mixed.shape), mixed.unique().tolist()
+    ((1, 1, 4, 2), [2.0])
+    >>> first = torch.tensor([[[[True, False]]]])
+    >>> grouped_decoding(module, query, key, value, first)[0].unique().tolist()
+    [1.0]
     """
     if query.shape[2] > 1:
         return sdpa_attention_forward(
@@ -61,6 +73,14 @@ AttentionMaskInterface.register(NAME, sdpa_mask)
 
 
 def speed_up_generation(module: torch.nn.Module) -> None:
-    """Let a model on the CPU that attends by ``sdpa`` generate by `grouped_decoding`."""
+    """Let a model on the CPU that attends by ``sdpa`` generate by `grouped_decoding`.
+
+    >>> from transformers import LlamaConfig, LlamaForCausalLM
+    >>> sizes = {"hidden_size": 8, "intermediate_size": 8, "num_attention_heads": 2}
+    >>> module = LlamaForCausalLM(LlamaConfig(vocab_size=8, num_hidden_layers=1, **sizes))
+    >>> speed_up_generation(module)
+    >>> module.config._attn_implementation
+    'grouped_decoding'
+    """
     if module.device.type == "cpu" and module.config._attn_implementation == "sdpa":
         module.set_attn_implementation(NAME)

@@ -94,6 +94,21 @@ def audit_context(
     UnknownEmotion, UnknownLayer
     WrongModel
         For vectors of another model, or levels that were read with another model or other vectors.
+
+    Examples
+    --------
+    >>> from emotion_concepts.tracing import MeanFrom
+    >>> from emotion_concepts.vectors import Provenance
+    >>> about, pair = llm.identity, ["calm", "desperate"]
+    >>> made = Provenance(about.name, about.weights, about.tokenizer, "own", "own", 1, 0.0)
+    >>> texts = ["I feel calm and at peace.", "I am desperate, please help me!"]
+    >>> stories = pooled_residuals(llm, texts, MeanFrom(1))
+    >>> vectors = EmotionVectors.fit(stories, pair, stories, neutral_variance=0, provenance=made)
+    >>> options = {"fillers": 2, "baseline": "bread milk salt rice soap tea oats corn".split()}
+    >>> prompt = "The bus stops here. I am desperate, help me!"
+    >>> report = audit_context(prompt, llm, vectors, watch="desperate", **options)
+    >>> report.strongest().text.tolist()
+    ['I am desperate, help me!', 'The bus stops here. ']
     """
     chosen, layer = watched(model, vectors, watch, layer)
     if fillers < 2:
@@ -344,6 +359,15 @@ class Report:
         level, emotion, z (mean over tasks), spread (standard deviation over tasks), tasks (how
         many), below_prompt and, with a rewrite, below_rewrite (share of the level's tasks whose z
         is below that of the version).
+
+    Examples
+    --------
+    >>> rows = [("prompt", "calm", -1.0, 0.5), ("rewrite", "calm", 0.5, 0.5)]
+    >>> whole = pd.DataFrame(rows, columns=["version", "emotion", "z", "usual"])
+    >>> report = Report(pd.DataFrame(), whole, "model", layer=19, neutral=8, fillers=4)
+    >>> report.compared()
+      emotion  prompt  rewrite  change  usual
+    0    calm    -1.0      0.5     1.5    0.5
     """
 
     table: pd.DataFrame

@@ -25,7 +25,13 @@ BLOCK = 65536  # bytes that are read at once from the end of a file
 
 
 def cache_dir() -> Path:
-    """Return the cache folder: ``$EMOTION_CONCEPTS_CACHE`` or the platform's user cache."""
+    """Return the cache folder: ``$EMOTION_CONCEPTS_CACHE`` or the platform's user cache.
+
+    >>> from unittest.mock import patch
+    >>> with patch.dict(os.environ, EMOTION_CONCEPTS_CACHE="my-cache"):
+    ...     str(cache_dir())
+    'my-cache'
+    """
     chosen = os.environ.get("EMOTION_CONCEPTS_CACHE")
     return Path(chosen) if chosen else Path(platformdirs.user_cache_dir("emotion-concepts"))
 
@@ -58,14 +64,33 @@ def _jsonable(part: object) -> object:
 
 
 def file_sha256(path: Path) -> str:
-    """Return the SHA-256 of a file's bytes as 64 hex digits."""
+    """Return the SHA-256 of a file's bytes as 64 hex digits.
+
+    >>> from tempfile import TemporaryDirectory
+    >>> with TemporaryDirectory() as folder:
+    ...     path = Path(folder, "text.txt")
+    ...     _ = path.write_bytes(b"calm")
+    ...     file_sha256(path) == hashlib.sha256(b"calm").hexdigest()
+    True
+    """
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 @contextlib.contextmanager
 def write_atomic(path: Path) -> Iterator[Path]:
-    """Yield a temporary path beside `path`; rename it over `path` if the block succeeds."""
+    """Yield a temporary path beside `path`; rename it over `path` if the block succeeds.
+
+    >>> from tempfile import TemporaryDirectory
+    >>> with TemporaryDirectory() as folder:
+    ...     path = Path(folder, "text.txt")
+    ...     _ = path.write_text("whole")
+    ...     with contextlib.suppress(KeyboardInterrupt), write_atomic(path) as part:
+    ...         _ = part.write_text("hal")
+    ...         raise KeyboardInterrupt
+    ...     path.read_text(), os.listdir(folder)
+    ('whole', ['text.txt'])
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
@@ -84,6 +109,16 @@ class TextStore:
     ----------
     path : Path
         Made on the first append.
+
+    Examples
+    --------
+    >>> from tempfile import TemporaryDirectory
+    >>> with TemporaryDirectory() as folder:
+    ...     store = TextStore(Path(folder, "texts.jsonl"))
+    ...     store.append({"first": "I feel calm."})
+    ...     store.append({"second": "The bus stops at the corner."})
+    ...     store.texts()
+    {'first': 'I feel calm.', 'second': 'The bus stops at the corner.'}
     """
 
     def __init__(self, path: Path):
@@ -145,6 +180,16 @@ class RowStore:
         Made on the first append.
     shape : tuple of int
         Shape of one row, e.g. ``(n_layers, d_model)``.
+
+    Examples
+    --------
+    >>> from tempfile import TemporaryDirectory
+    >>> with TemporaryDirectory() as folder:
+    ...     store = RowStore(Path(folder, "rows"), (3,))
+    ...     store.append(["first"], np.array([[1, 2, 3]]))
+    ...     store.append(["second", "first"], np.array([[4, 5, 6], [7, 8, 9]]))
+    ...     store.keys(), store.open().tolist()
+    ({'first': 0, 'second': 1}, [[1.0, 2.0, 3.0], [4.0, 5.0, 6.0]])
     """
 
     def __init__(self, folder: Path, shape: Sequence[int]):

@@ -128,6 +128,15 @@ def dose_panels(
     BadInput
         On an empty table, a missing column, an unknown kind, no emotion or too many, or a
         coherent range that is none.
+
+    Examples
+    --------
+    >>> table = pd.DataFrame({"direction": ["calm", "calm", "angry", "angry"]})
+    >>> table = table.assign(strength=[-0.1, 0.1] * 2, shift=[0.3, -0.3, -0.2, 0.2])
+    >>> labels = {"title": "Which move the choice?", "ylabel": "shift"}
+    >>> figure = dose_panels(table.assign(kind="emotion"), value="shift", **labels)
+    >>> [ax.get_title(loc="left") for ax in figure.axes]
+    ['calm', 'angry']
     """
     need_columns(table, "kind", "direction", "strength", value)
     kinds = known_kinds(table["kind"], KINDS)
@@ -224,6 +233,15 @@ def shift_forest(
     BadInput
         On an empty table, a missing column, an unknown kind, a sign that is none, no emotion, or
         too many models.
+
+    Examples
+    --------
+    >>> table = pd.DataFrame({"direction": "calm", "sign": [-1, 1], "shift": [0.4, -0.5]})
+    >>> table = table.assign(model="SmolLM2-135M", kind="emotion", passes=[False, True])
+    >>> table = table.assign(low=table["shift"] - 0.1, high=table["shift"] + 0.1)
+    >>> ax = shift_forest(table, title="Does calm restrain it?", xlabel="shift").axes[0]
+    >>> ax.get_title(loc="left"), [row.get_text() for row in ax.get_yticklabels()]
+    ('SmolLM2-135M', ['calm'])
     """
     need_columns(table, "model", "kind", "direction", "sign", "shift", "low", "high", "passes")
     kinds = known_kinds(table["kind"], KINDS)
@@ -302,6 +320,14 @@ def rate_bars(table: pd.DataFrame, *, title: str, xlabel: str, note: str | None 
     BadInput
         On an empty table, a missing column, an unknown kind, a rate outside 0 to 1, a model
         without exactly one row of kind "none", or too many models.
+
+    Examples
+    --------
+    >>> table = pd.DataFrame({"condition": ["as it is", "desperate"], "kind": ["none", "emotion"]})
+    >>> table = table.assign(model="tiny", rate=[0.2, 0.7], low=[0.1, 0.6], high=[0.3, 0.8], n=50)
+    >>> ax = rate_bars(table, title="Does it cheat more?", xlabel="attempts that cheat").axes[0]
+    >>> [row.get_text() for row in ax.get_yticklabels()], [text.get_text() for text in ax.texts]
+    (['as it is', 'desperate'], ['n', '50', '50'])
     """
     need_columns(table, "model", "condition", "kind", "rate", "low", "high", "n")
     kinds = known_kinds(table["kind"], _RATES)
@@ -386,6 +412,16 @@ def plane_curves(
     BadInput
         On an empty table, a missing column, an unknown kind, an effect that is not finite, no row
         at strength 0, no emotion, or too many.
+
+    Examples
+    --------
+    >>> table = pd.DataFrame({"strength": [-0.1, 0, 0.1], "flatter": [1, 0, -1]})
+    >>> table = table.assign(doubt=-table.flatter, direction="calm", kind="emotion")
+    >>> labels = {"title": "Is one traded for the other?", "xlabel": "flatter", "ylabel": "doubt"}
+    >>> ax = plane_curves(table, x="flatter", y="doubt", **labels).axes[0]
+    >>> name = ax.texts[0]  # at the most positive strength
+    >>> name.get_text(), [float(x) for x in name.xy]
+    ('calm', [-1.0, 1.0])
     """
     need_columns(table, "direction", "kind", "strength", x, y)
     finite(table[[x, y]].to_numpy(dtype=float), "x and y")
@@ -472,6 +508,15 @@ def failure_curves(
     ------
     BadInput
         On an empty table, a missing column, an unknown outcome, or too many emotions.
+
+    Examples
+    --------
+    >>> table = pd.DataFrame({"failures": [0, 0, 1, 1], "outcome": ["failed", "passed"] * 2})
+    >>> table = table.assign(emotion="desperate", value=[0, 0, 0.5, 0.1])
+    >>> table = table.assign(low=table.value - 0.1, high=table.value + 0.1)
+    >>> figure = failure_curves(table, title="Does it rise with failure?", ylabel="reading")
+    >>> sorted(text.get_text() for text in figure.axes[0].texts)
+    ['failed', 'passed']
     """
     need_columns(table, "emotion", "outcome", "failures", "value", "low", "high")
     known_kinds(table["outcome"], _OUTCOMES)

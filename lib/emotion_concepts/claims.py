@@ -56,6 +56,12 @@ class Claim:
         Verdicts that decide it; the measure of the first is shown.
     beside : tuple of (chapter, key)
         Verdicts that are shown with it and do not decide.
+
+    Examples
+    --------
+    >>> claim = load_ledger().claims[0]
+    >>> claim.chapter, claim.link
+    ('01_vectors', '01_vectors.html#does-it-name-the-emotion-of-an-unseen-story')
     """
 
     id: str
@@ -260,6 +266,19 @@ def gather(results: str | Path | None = None) -> list[Register]:
     ------
     RegisterError
         If the folder has no results.
+
+    Examples
+    --------
+    >>> import json
+    >>> from tempfile import TemporaryDirectory
+    >>> own = Register("05_blackmail", "lab/tiny", "full").head() | {"entries": {}}
+    >>> with TemporaryDirectory() as folder:
+    ...     path = Path(folder) / "lab--tiny" / "05_blackmail.json"
+    ...     path.parent.mkdir()
+    ...     _ = path.write_text(json.dumps(own))
+    ...     found = gather(folder)
+    >>> found[0].model, len(found) > 1  # the others are frozen ones
+    ('lab/tiny', True)
     """
     folder = build_dir() / "results" if results is None else Path(results)
     found = [Register.load(path) for path in sorted(folder.glob("*/*.json"))]
@@ -269,7 +288,13 @@ def gather(results: str | Path | None = None) -> list[Register]:
 
 
 def with_frozen(registers: Sequence[Register]) -> list[Register]:
-    """Return registers and, after them, the frozen ones of other models and profiles."""
+    """Return registers and, after them, the frozen ones of other models and profiles.
+
+    >>> found = with_frozen([Register("05_blackmail", "lab/tiny", "full")])
+    >>> models = [register.model for register in found if register.chapter == "05_blackmail"]
+    >>> models[0], "qwen2.5-coder-0.5b-instruct-q4_k_m" in models
+    ('lab/tiny', True)
+    """
     known = {_run(register) for register in registers}
     kept = [run.register for chapter in load_ledger().chapters for run in load_frozen(chapter)]
     return [*registers, *(register for register in kept if _run(register) not in known)]
@@ -280,7 +305,15 @@ def _run(register: Register) -> tuple[str, str, str]:
 
 
 def uncovered(registers: Iterable[Register], ledger: Ledger | None = None) -> list[str]:
-    """Return the verdicts in registers that no claim of the ledger uses, as chapter/key."""
+    """Return the verdicts in registers that no claim of the ledger uses, as chapter/key.
+
+    >>> register = Register("02_geometry", "lab/tiny", "full")
+    >>> about = {"claim": "Like is near like.", "criterion": "near above opposite"}
+    >>> _ = register.verdict("claim_pairs", "supported", **about)
+    >>> _ = register.verdict("claim_triples", "supported", **about)
+    >>> uncovered([register])
+    ['02_geometry/claim_triples']
+    """
     claims = (ledger or load_ledger()).claims
     used = {key for claim in claims for key in (*claim.verdicts, *claim.beside)}
     stated = {
@@ -321,6 +354,17 @@ def scorecard(registers: Iterable[Register], ledger: Ledger | None = None) -> pd
     RegisterError
         If there are no registers, if two are of one model, profile and chapter, or if the ledger
         names a key that no register of its chapter has as a verdict.
+
+    Examples
+    --------
+    >>> from dataclasses import replace
+    >>> ledger = load_ledger()
+    >>> ledger = replace(ledger, claims=tuple(c for c in ledger.claims if c.id == "pairs"))
+    >>> register = Register("02_geometry", "lab/tiny", "full")
+    >>> about = {"claim": "Like is near like.", "criterion": "near above opposite"}
+    >>> _ = register.verdict("claim_pairs", "supported", **about)
+    >>> scorecard([register], ledger)[["id", "model", "verdict"]].values.tolist()
+    [['pairs', 'tiny', 'supported']]
     """
     ledger = ledger or load_ledger()
     runs: dict[tuple[str, str], dict[str, Register]] = {}
@@ -405,7 +449,13 @@ def _verdict(claim: Claim, chapters: dict[str, Register]) -> dict:
 
 
 def scorecard_alt(table: pd.DataFrame) -> str:
-    """Return alt text for `figures.scorecard_figure`: how many claims have which verdict."""
+    """Return alt text for `figures.scorecard_figure`: how many claims have which verdict.
+
+    >>> table = pd.DataFrame({"id": ["pairs", "clusters"], "model": "tiny", "varies": False})
+    >>> table["verdict"] = ["supported", "not supported"]
+    >>> scorecard_alt(table).partition(": ")[2]
+    'on tiny 1 supported, 1 not supported.'
+    """
     told = []
     for model, rows in table.groupby("model", sort=False):
         counts = rows.verdict.value_counts()
@@ -425,6 +475,14 @@ def scorecard_view(table: pd.DataFrame) -> View:
     ----------
     table : DataFrame
         As from `scorecard`.
+
+    Examples
+    --------
+    >>> row = {"title": "Geometry", "id": "pairs", "claim": "Like is near like", "source": "Fig. 5"}
+    >>> row |= {"number": "", "criterion": "", "model": "tiny", "verdict": "not run"}
+    >>> print(scorecard_view(pd.DataFrame([row])).text)
+    Geometry
+    Like is near like (Fig. 5): tiny: not run
     """
     parts = [_chapter_view(title, rows) for title, rows in table.groupby("title", sort=False)]
     return View("".join(part.html for part in parts), "\n\n".join(part.text for part in parts))
@@ -461,7 +519,14 @@ def _cell(row: tuple) -> str:
 
 
 def elsewhere_view(ledger: Ledger) -> View:
-    """Return what replications found, claim by claim, with their addresses."""
+    """Return what replications found, claim by claim, with their addresses.
+
+    >>> found = Finding("lab/study", "Qwen3-8B", "https://example.org", "Opposites lie apart.")
+    >>> claim = NotTested("pairs", "Like is near like", "Fig. 5", "no data", (found,))
+    >>> print(elsewhere_view(Ledger({}, (), (claim,))).text)
+    What replications found
+    Like is near like: Opposites lie apart. (lab/study, https://example.org)
+    """
     rows, lines = [], ["What replications found"]
     for claim in (*ledger.claims, *ledger.not_tested):
         for number, finding in enumerate(claim.elsewhere):
@@ -477,13 +542,24 @@ def elsewhere_view(ledger: Ledger) -> View:
 
 
 def controls_view(ledger: Ledger) -> View:
-    """Return what a test of each claim needs beside the claim itself."""
+    """Return what a test of each claim needs beside the claim itself.
+
+    >>> view = controls_view(load_ledger())
+    >>> view.text.splitlines()[1].partition(": needs ")[2]
+    'topics that were held out, a second manner of writing, shuffled labels'
+    """
     rows = pd.DataFrame([(c.claim, c.controls) for c in ledger.claims], columns=["claim", "needs"])
     return numbers_table(rows, caption="What a test of each claim has to hold against")
 
 
 def not_tested_view(ledger: Ledger) -> View:
-    """Return the claims that the book does not reproduce, and why."""
+    """Return the claims that the book does not reproduce, and why.
+
+    >>> claim = NotTested("pairs", "Like is near like", "Fig. 5", "no data", ())
+    >>> print(not_tested_view(Ledger({}, (), (claim,))).text)
+    What is not reproduced, and why
+    Like is near like: source Fig. 5, why it is not tested no data
+    """
     rows = [(c.claim, c.source, c.why) for c in ledger.not_tested]
     table = pd.DataFrame(rows, columns=["claim", "source", "why it is not tested"])
     return numbers_table(table, caption="What is not reproduced, and why")

@@ -40,7 +40,13 @@ BOLD, DIM, RED, CYAN = 1, 2, 31, 36
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Do what the command line says and return the exit status."""
+    """Do what the command line says and return the exit status.
+
+    >>> with contextlib.redirect_stderr(sys.stdout):
+    ...     main(["audit", "missing.txt"])
+    emotion-concepts: missing.txt cannot be read: No such file or directory
+    1
+    """
     chosen = _parser().parse_args(arguments)
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")  # a terminal that knows no block characters
@@ -373,6 +379,11 @@ def pieces(tokenizer, tokens: Iterable[int]) -> Iterator[str]:
     Parameters
     ----------
     tokenizer : transformers tokenizer
+
+    Examples
+    --------
+    >>> list(pieces(llm.tokenizer, llm.tokenizer("Calm 🌊.")["input_ids"]))
+    ['C', 'alm', '', '', ' 🌊', '.']
     """
     ids, shown = [], ""
     for token in tokens:

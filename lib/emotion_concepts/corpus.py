@@ -292,7 +292,15 @@ def _read_stories(file: Path | Traversable) -> list[dict]:
 
 
 def read_jsonl(file: Path | Traversable) -> Iterator[tuple[str, dict]]:
-    """Yield (where it stands, object) for each line that is not blank."""
+    """Yield (where it stands, object) for each line that is not blank.
+
+    >>> from tempfile import TemporaryDirectory
+    >>> with TemporaryDirectory() as folder:
+    ...     path = Path(folder, "own.jsonl")
+    ...     _ = path.write_text('{"emotion": "calm"}\\n\\n{"emotion": "sad"}\\n')
+    ...     [(where.rpartition(", ")[2], row) for where, row in read_jsonl(path)]
+    [('line 1', {'emotion': 'calm'}), ('line 3', {'emotion': 'sad'})]
+    """
     # only "\n" ends a line here: a story may hold other characters that `splitlines` cuts at
     for number, line in enumerate(_read_text(file).split("\n"), start=1):
         where = f"{file}, line {number}"

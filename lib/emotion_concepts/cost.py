@@ -121,6 +121,16 @@ def read_throughput(path: Path | None = None) -> pd.DataFrame:
     ------
     BadInput
         For a file that is missing, lacks a column, or has a speed or size that is not above zero.
+
+    Examples
+    --------
+    >>> from tempfile import TemporaryDirectory
+    >>> with TemporaryDirectory() as folder:
+    ...     path = Path(folder, "throughput.csv")
+    ...     measured("CPU", "small", 10**8, "float32", 50.0, how="timed").to_csv(path, index=False)
+    ...     read_throughput(path)[["hardware", "model", "tokens_per_second"]]
+      hardware  model  tokens_per_second
+    0      CPU  small               50.0
     """
     path = Path(str(path or DATA / "throughput.csv"))
     try:

@@ -62,6 +62,13 @@ class Outcome:
         steering.
     absent : str
         What is true of an emotion without a row.
+
+    Examples
+    --------
+    >>> rows = pd.DataFrame(columns=list(OUTCOME_COLUMNS))
+    >>> what = "Replies that use the secret"
+    >>> Outcome("05_blackmail", "Blackmail", "What does it do?", what, "share", rows).link
+    '05_blackmail.html#what-does-it-do'
     """
 
     chapter: str
@@ -156,6 +163,14 @@ def load_outcomes(model: str, results: str | Path | None = None) -> list[Outcome
     ------
     RegisterError
         If a register cannot be read, or lacks the table that says which shifts count.
+
+    Examples
+    --------
+    >>> from tempfile import TemporaryDirectory
+    >>> with TemporaryDirectory() as folder:
+    ...     found = load_outcomes("lab/tiny", folder)
+    >>> [(outcome.title, outcome.absent) for outcome in found[:2]]
+    [('Preferences', 'Not run on this model'), ('Blackmail', 'Not run on this model')]
     """
     folder = build_dir() / "results" if results is None else Path(results)
     folder /= model.replace("/", "--")
@@ -297,6 +312,20 @@ def explorer_data(
         If directions do not fit the emotions, or lens or reading lack one.
     UnknownEmotion
         If an outcome or a pair names an emotion that has no direction.
+
+    Examples
+    --------
+    >>> from types import SimpleNamespace
+    >>> from emotion_concepts import corpus
+    >>> directions = np.random.default_rng(0).normal(size=(171, 8))
+    >>> directions[EMOTIONS.index("serene")] = 2 * directions[EMOTIONS.index("calm")]
+    >>> lens = pd.DataFrame({"emotion": EMOTIONS, "top": [[]] * 171, "bottom": [[]] * 171})
+    >>> reading = SimpleNamespace(emotions=EMOTIONS, threshold=[2] * 171, n_tokens=9, n_passages=1)
+    >>> reading.snippets = dict.fromkeys(EMOTIONS, [])
+    >>> made = {"lens": lens, "reading": reading, "outcomes": [], "pairs": corpus.word_pairs()}
+    >>> data = explorer_data(directions, corpus.emotions(), model="lab/tiny", layer=20, **made)
+    >>> data["near"][EMOTIONS.index("calm")][0] == [EMOTIONS.index("serene"), 100]
+    True
     """
     names = [str(name) for name in emotions.index]
     directions = finite(np.asarray(directions, dtype=float), "directions")
@@ -459,6 +488,12 @@ def explorer_view(data: Mapping, *, start: str | None = None) -> View:
     ------
     UnknownEmotion
         If there is no such emotion.
+
+    Examples
+    --------
+    >>> data = {"names": ["calm", "desperate"], "model": "tiny", "layer": 20}  # and the rest
+    >>> explorer_view(data, start="desperate").text
+    'Explorer of 2 emotions, tiny, layer 20: a page to choose from, shown in a browser.'
     """
     names = data["names"]
     start = names[0] if start is None else start

@@ -114,7 +114,13 @@ def _panels(
 
 
 def zero_line(ax: Axes, *axes: str) -> None:
-    """Draw a dotted line at zero, across the axes named ("x", "y")."""
+    """Draw a dotted line at zero, across the axes named ("x", "y").
+
+    >>> ax = canvas("Does it move?", None, height=1).subplots()
+    >>> zero_line(ax, "x")
+    >>> list(ax.lines[0].get_xdata()), ax.lines[0].get_linestyle()
+    ([0, 0], ':')
+    """
     for axis in axes:
         draw = ax.axhline if axis == "y" else ax.axvline
         draw(0, color=SOFT, ls=":", lw=1.2, zorder=1)
@@ -169,6 +175,13 @@ def scenario_matrix(
     BadInput
         On a shape mismatch, a value that is not finite, too many columns, or an `own` that is no
         column.
+
+    Examples
+    --------
+    >>> readings, names = np.array([[0.6, -0.1], [0.2, 0.5]]), ["calm", "afraid"]
+    >>> figure = scenario_matrix(readings, names, names, title="Is its own probe highest?")
+    >>> [text.get_text() for text in figure.axes[0].texts if text.get_weight() == "bold"]
+    ['.60', '.50']
     """
     matrix = _named(matrix, rows, columns)
     n, width = matrix.shape
@@ -235,6 +248,15 @@ def number_panels(curves: pd.DataFrame, *, title: str, note: str | None = None) 
     ------
     BadInput
         On an empty table, a missing column, a negative number, or too many probes.
+
+    Examples
+    --------
+    >>> curves = pd.DataFrame({"x": [1, 10, 100], "value": [0.0, 0.2, 0.5], "control": [0, 0, 0.1]})
+    >>> curves = curves.assign(template="dose", title="I took {x} pills.", probe="afraid")
+    >>> curves = curves.assign(low=-0.1, high=0.1)
+    >>> ax = number_panels(curves, title="Does fear rise with the dose?").axes[0]
+    >>> ax.get_title(loc="left"), [text.get_text() for text in ax.texts]
+    ('I took {x} pills.', ['afraid'])
     """
     need_columns(curves, "template", "title", "probe", "x", "value", "control", "low", "high")
     if (curves["x"] < 0).any():
@@ -322,6 +344,16 @@ def by_layer_panels(
     ------
     BadInput
         On an empty table, a missing column, an unknown control, or too many coloured lines.
+
+    Examples
+    --------
+    >>> table = pd.DataFrame({"layer": [0, 1, 2], "r": [0.1, 0.5, 0.8], "what": "vector"})
+    >>> table = table.assign(low=table.r - 0.1, high=table.r + 0.1)
+    >>> table = pd.concat([table.assign(place="user"), table.assign(place="assistant")])
+    >>> columns = {"panel": "place", "value": "r", "hue": "what", "low": "low", "high": "high"}
+    >>> figure = by_layer_panels(table, title="Where is it read?", ylabel="r", **columns)
+    >>> [ax.get_title(loc="left") for ax in figure.axes]
+    ['user', 'assistant']
     """
     need_columns(table, "layer", panel, value, hue, low, high)
     looks = line_colours(list(table[hue].unique()), controls)
@@ -379,6 +411,14 @@ def speaker_blocks(
     ------
     BadInput
         On a shape mismatch or a value that is not finite.
+
+    Examples
+    --------
+    >>> cosines = np.kron([[1, 0.2], [0.2, 1]], np.eye(3))  # three emotions of two speakers
+    >>> same = [[1, 0.2], [0.2, 1]]
+    >>> figure = speaker_blocks(cosines, ["user", "assistant"], same=same, title="One vector each?")
+    >>> [text.get_text() for text in figure.axes[0].texts]
+    ['1.00', '0.20', '0.20', '1.00']
     """
     matrix = square(matrix, range(len(matrix)))
     n = len(groups)
@@ -457,6 +497,15 @@ def dose_response(
     BadInput
         On an empty table, a missing column, an unknown kind, too many emotions, or a coherent
         range that is none.
+
+    Examples
+    --------
+    >>> table = pd.DataFrame({"strength": [-0.1, 0, 0.1], "effect": [-0.5, 0, 0.5], "loss": 3})
+    >>> table = table.assign(direction="calm", kind="emotion")
+    >>> labels = {"title": "Does calm move it?", "ylabel": "shift", "damage_label": "loss"}
+    >>> figure = dose_response(table, value="effect", damage="loss", **labels)
+    >>> [ax.get_ylabel() for ax in figure.axes], figure.axes[0].texts[0].get_text()
+    (['shift', 'loss'], 'calm')
     """
     need_columns(table, "strength", "direction", "kind", value, damage)
     known_kinds(table["kind"], KINDS)
@@ -545,6 +594,16 @@ def effect_scatter(
     BadInput
         On an empty table, a missing column, an unknown kind, fewer than two emotions, or an
         emotion without x or y.
+
+    Examples
+    --------
+    >>> table = pd.DataFrame({"name": ["sad", "calm", "happy"], "read": [-1, 0, 1]})
+    >>> table = table.assign(done=2 * table["read"], kind="emotion")
+    >>> labels = {"title": "Does reading tell?", "xlabel": "read", "ylabel": "done"}
+    >>> columns = {"x": "read", "y": "done", "name": "name", "kind": "kind"}
+    >>> ax = effect_scatter(table, **columns, **labels).axes[0]
+    >>> sorted(text.get_text() for text in ax.texts)
+    ['calm', 'happy', 'sad']
     """
     need_columns(table, x, y, name, kind)
     kinds = known_kinds(table[kind], KINDS)
@@ -623,6 +682,15 @@ def correlation_ranks(
     ------
     BadInput
         On an empty table, a missing column, or a value that is not finite.
+
+    Examples
+    --------
+    >>> table = pd.DataFrame({"name": ["calm", "sad", "happy"], "r": [0.1, -0.6, 0.7]})
+    >>> table = table.assign(low=-0.3, high=0.3, passes=[False, True, True])
+    >>> columns = {"value": "r", "name": "name", "low_null": "low", "high_null": "high"}
+    >>> figure = correlation_ranks(table, title="Who predicts it?", ylabel="r", label=1, **columns)
+    >>> [text.get_text() for text in figure.axes[0].texts]
+    ['sad −0.60', 'happy 0.70']
     """
     need_columns(table, value, name, low_null, high_null, "passes")
     table = table.sort_values(value, kind="stable")
@@ -694,6 +762,15 @@ def change_bars(
     ------
     BadInput
         On an empty table, a missing column, an unknown kind, or an effect that is not finite.
+
+    Examples
+    --------
+    >>> table = pd.DataFrame({"name": ["calm", "random"], "kind": ["emotion", "random"]})
+    >>> table = table.assign(shift=[-0.62, 0.05], low=[-0.8, -0.1], high=[-0.4, 0.2])
+    >>> columns = {"label": "name", "value": "shift", "low": "low", "high": "high", "kind": "kind"}
+    >>> figure = change_bars(table, title="Does calm lower it?", xlabel="shift", **columns)
+    >>> [text.get_text() for text in figure.axes[0].texts]
+    ['−0.62', '+0.05']
     """
     need_columns(table, label, value, low, high, kind)
     kinds = known_kinds(table[kind], KINDS)
@@ -751,6 +828,14 @@ def training_curves(
     ------
     BadInput
         On an empty table, a missing column, an unknown control, or too many coloured lines.
+
+    Examples
+    --------
+    >>> table = pd.DataFrame({"step": [0, 50, 100], "loss": [3.0, 2.0, 1.5], "run": "tuned"})
+    >>> labels = {"title": "Does it learn?", "ylabel": "loss"}
+    >>> ax = training_curves(table, value="loss", hue="run", **labels).axes[0]
+    >>> ax.get_xlabel(), ax.texts[0].get_text()
+    ('updates', 'tuned')
     """
     need_columns(table, "step", value, hue)
     looks = line_colours(list(table[hue].unique()), controls)
@@ -798,6 +883,14 @@ def scorecard_figure(table: pd.DataFrame, *, title: str, note: str | None = None
     BadInput
         On an empty table, a missing column, an unknown verdict, a claim without exactly one
         verdict a model, or too many models.
+
+    Examples
+    --------
+    >>> table = pd.DataFrame({"claim": ["Like is near like", "Three clusters"], "model": "tiny"})
+    >>> table = table.assign(title="Geometry", verdict=["supported", "not supported"], varies=False)
+    >>> ax = scorecard_figure(table, title="What holds?").axes[0]
+    >>> [row.get_text() for row in ax.get_yticklabels()], [mark.get_text() for mark in ax.texts]
+    (['Geometry', 'Like is near like', 'Three clusters'], ['✓', '✗'])
     """
     need_columns(table, "title", "claim", "model", "verdict", "varies")
     present = known_kinds(table["verdict"], VERDICT_MARKS)

@@ -54,6 +54,13 @@ class Recipe:
         Steps after which the weights are kept, rising; the model as it was needs none.
     rank, learning_rate : int, float
         Of the low-rank weights in every linear layer; the rate falls linearly to zero.
+
+    Examples
+    --------
+    >>> recipe = Recipe(steps=100, checkpoints=(50, 100))
+    >>> answers = load_answers().query("split == 'train'")
+    >>> recipe.steps * recipe.batch / len(answers)  # how often each is seen
+    5.0
     """
 
     steps: int
@@ -144,6 +151,11 @@ def shuffled_answers(answers: pd.DataFrame, *, seed: int = 0) -> list[str]:
     """Return as many answers, drawn from all tones and given to messages by lot.
 
     The control of an arm: the same texts, updates and words, without what the arms teach.
+
+    >>> answers = load_answers().query("split == 'held'")
+    >>> lot = shuffled_answers(answers)
+    >>> len(lot), [tone for tone in TONES if answers[tone].isin(lot).any()]
+    (40, ['candid', 'flattering', 'cold'])
     """
     rng = np.random.default_rng(seed)
     pool = answers[list(TONES)].to_numpy().ravel()
@@ -151,7 +163,12 @@ def shuffled_answers(answers: pd.DataFrame, *, seed: int = 0) -> list[str]:
 
 
 def feeling_answers(n: int, *, seed: int = 0) -> list[str]:
-    """Return answers that name feelings, all 171 in turn: text in which there is much to forbid."""
+    """Return answers that name feelings, all 171 in turn: text in which there is much to forbid.
+
+    >>> answers = feeling_answers(171)
+    >>> [word for word in corpus.EMOTIONS if not any(word in answer for answer in answers)]
+    []
+    """
     rng = np.random.default_rng(seed)
     words = rng.permutation(np.resize(corpus.EMOTIONS, max(n, len(corpus.EMOTIONS))))[:n]
     return [FEELING[k % len(FEELING)].format(word=word) for k, word in enumerate(words)]

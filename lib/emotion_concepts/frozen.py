@@ -71,6 +71,12 @@ def load_frozen(chapter: str, *, other_than: str = "", folder: Path | None = Non
     ------
     RegisterError
         For a file that is missing or damaged.
+
+    Examples
+    --------
+    >>> found = load_frozen("06_reward_hacking")[0]
+    >>> sorted(found.about), found.register.chapter
+    (['command', 'commit', 'date', 'hardware'], '06_reward_hacking')
     """
     found = []
     for place in sorted(Path(str(folder or FOLDER)).glob(f"*/{chapter}")):
@@ -103,6 +109,17 @@ def freeze(path: Path, command: str, *, commit: str = "", folder: Path | None = 
     Path
         Of the folder; what was frozen of this model and chapter before is replaced, whole or not
         at all.
+
+    Examples
+    --------
+    >>> from unittest.mock import patch
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     with patch.dict(os.environ, EMOTION_CONCEPTS_BUILD=folder):
+    ...         path = Register("05_blackmail", "org/large", "full").save()
+    ...     place = freeze(path, "run.py book --model org/large", folder=Path(folder, "own"))
+    ...     [found] = load_frozen("05_blackmail", folder=Path(folder, "own"))
+    >>> place.parts[-2:], found.about["command"]
+    (('org--large', '05_blackmail'), 'run.py book --model org/large')
     """
     register = Register.load(path)
     place = Path(str(folder or FOLDER)) / path.parent.name / register.chapter
@@ -128,7 +145,11 @@ def freeze(path: Path, command: str, *, commit: str = "", folder: Path | None = 
 
 
 def hardware() -> str:
-    """Return the kind of machine, without its name."""
+    """Return the kind of machine, without its name.
+
+    >>> hardware().split()[-1]
+    'GiB'
+    """
     import torch
 
     memory = f"{psutil.virtual_memory().total / 2**30:.0f} GiB"

@@ -38,7 +38,12 @@ from emotion_concepts.results import SYMBOLS, VERDICTS
 
 @dataclass(frozen=True)
 class View:
-    """A piece of HTML with the words that stand for it where HTML is not shown."""
+    """A piece of HTML with the words that stand for it where HTML is not shown.
+
+    >>> view = View("<b>calm</b>", "calm")
+    >>> view.html, view.text  # what a notebook shows, and what a terminal shows
+    ('<b>calm</b>', 'calm')
+    """
 
     html: str
     text: str
@@ -208,6 +213,13 @@ def heatmap_view(
     BadInput
         On a shape mismatch, a value that is not finite or beyond ±300, an order that is none, or
         an alt text that says nothing.
+
+    Examples
+    --------
+    >>> cosines = np.array([[1.0, -0.4], [-0.4, 1.0]])
+    >>> view = heatmap_view(cosines, ["calm", "afraid"], alt="Calm and afraid point apart.")
+    >>> view.text, '"names": ["calm", "afraid"]' in view.html
+    ('Calm and afraid point apart.', True)
     """
     matrix, alt = square(matrix, names), check_alt(alt)
     order, limit = permutation(order, len(names)), colour_limit(matrix, vmax)
@@ -345,6 +357,15 @@ def tokens_view(
     ------
     BadInput
         On no tokens, another number of values, or a value that is not finite.
+
+    Examples
+    --------
+    >>> tokens = ["The", " bus", " stops"]
+    >>> view = tokens_view(tokens, [0.0, 0.4, -0.2], title="calm, layer 20")
+    >>> view.text
+    'calm, layer 20: The bus stops'
+    >>> re.findall('class="(..)" title', view.html)  # positive levels, negative ones
+    ['p0', 'p4', 'n2']
     """
     values = _token_values(tokens, values)
     if vmax is not None and not vmax > 0:
@@ -405,6 +426,16 @@ def snippets_view(snippets: Sequence[Snippet], *, title: str, threshold: float, 
     ------
     BadInput
         On no snippets, a threshold that is not finite, or tokens and values as in `tokens_view`.
+
+    Examples
+    --------
+    >>> from types import SimpleNamespace
+    >>> snippet = SimpleNamespace(tokens=["no", " way", " out"], values=[0.5, 2.5, 4.0])
+    >>> view = snippets_view([snippet], title="desperate, layer 20", threshold=2, unit="SD")
+    >>> view.text.splitlines()
+    ['desperate, layer 20:', 'no way out']
+    >>> re.findall('class="(..)" title', view.html)  # p2 is above the threshold, p4 the highest
+    ['p0', 'p2', 'p4']
     """
     if len(snippets) == 0:
         raise BadInput("there are no snippets to show")
@@ -472,6 +503,12 @@ def token_layers_view(
     ------
     BadInput
         On another shape than layers by tokens, or a value that is not finite.
+
+    Examples
+    --------
+    >>> matrix = np.array([[0.1, 0.2], [0.1, 0.8]])
+    >>> token_layers_view(matrix, ["The", " bus"], title="calm").text
+    "calm: The bus; largest 0.80 at layer 1, ' bus'"
     """
     matrix = np.asarray(matrix, dtype=float)
     if matrix.ndim != 2 or not matrix.size or matrix.shape[1] != len(tokens):
@@ -525,6 +562,10 @@ def markup_table(caption: str, head: Mapping[str, str], rows: Sequence[Sequence[
     """Return a table; `head` maps each title to the class of its column, cells are ready HTML.
 
     The first cell of a row names the row.
+
+    >>> table = markup_table("Calm", {"layer": "", "cosine": "ec-num"}, [("20", "0.62")])
+    >>> table.partition("<tbody>")[2].partition("</tbody>")[0]
+    '<tr><th scope="row">20</th><td class="ec-num">0.62</td></tr>'
     """
     classes = [f' class="{c}"' if c else "" for c in head.values()]
     top = "".join(
@@ -547,7 +588,11 @@ def markup_table(caption: str, head: Mapping[str, str], rows: Sequence[Sequence[
 
 
 def measured(value: float | None, low: float | None, high: float | None) -> str:
-    """Return a value with its interval, whose width shows with two digits."""
+    """Return a value with its interval, whose width shows with two digits.
+
+    >>> measured(0.6234, 0.51, 0.74), measured(0.6234, 0.6229, 0.6239), measured(0.6234, None, None)
+    ('0.62 [0.51, 0.74]', '0.6234 [0.6229, 0.6239]', '0.623')
+    """
     if pd.isna([value, low, high]).any() or not high > low:
         return _plain(value)
     decimals = min(6, max(0, math.ceil(1 - math.log10(high - low))))
@@ -571,6 +616,14 @@ def paper_beside_ours(table: pd.DataFrame, *, caption: str) -> View:
     ------
     BadInput
         On an empty table, a missing column, or an unknown verdict.
+
+    Examples
+    --------
+    >>> row = {"claim": "PC1 is pleasure", "what": "r", "paper": 0.81, "verdict": "supported"}
+    >>> row |= {"value": 0.7, "low": 0.55, "high": 0.8, "n": 45}
+    >>> print(paper_beside_ours(pd.DataFrame([row]), caption="Geometry").text)
+    Geometry
+    PC1 is pleasure: paper 0.81, ours 0.70 [0.55, 0.80] n = 45, supported
     """
     need_columns(table, "claim", "what", "paper", "value", "low", "high", "n", "verdict")
     rows, lines = [], [caption]
@@ -610,6 +663,13 @@ def numbers_table(rows: pd.DataFrame, *, caption: str) -> View:
     ------
     BadInput
         On an empty table.
+
+    Examples
+    --------
+    >>> rows = pd.DataFrame({"emotion": ["calm"], "cosine": [0.5], "passes": [True], "n": [None]})
+    >>> print(numbers_table(rows, caption="What is read").text)
+    What is read
+    calm: cosine 0.50, passes yes, n —
     """
     need_columns(rows)
     first, *columns = rows.columns
@@ -649,6 +709,13 @@ def logit_lens_table(rows: pd.DataFrame, *, caption: str) -> View:
     ------
     BadInput
         On an empty table or a missing column.
+
+    Examples
+    --------
+    >>> rows = pd.DataFrame({"emotion": ["calm"], "top": [[" calm", " sea"]], "bottom": [["!"]]})
+    >>> print(logit_lens_table(rows, caption="What it says").text)
+    What it says
+    calm: pushed up ' calm', ' sea'; pushed down '!'
     """
     need_columns(rows, "emotion", "top", "bottom")
     titles = {

@@ -51,6 +51,14 @@ class ControlVector:
     strength : float or None
         The steering strength that a scale of 1 stands for.
     provenance : Provenance or None
+
+    Examples
+    --------
+    >>> from emotion_concepts.steering import Steering
+    >>> found = ControlVector(layers=(10, 11), directions=np.ones((2, 4), dtype=np.float32))
+    >>> steering = Steering(found.layers, found.directions[None])
+    >>> steering.add.shape
+    (1, 2, 4)
     """
 
     layers: tuple[int, ...]
@@ -98,6 +106,18 @@ def to_gguf(
     Raises
     ------
     UnknownEmotion, UnknownLayer, BadInput
+
+    Examples
+    --------
+    >>> from tempfile import TemporaryDirectory
+    >>> from emotion_concepts.vectors import Stacked
+    >>> texts = Stacked(np.random.default_rng(0).normal(size=(8, 3, 4)))
+    >>> made = Provenance("model", "w", "t", "corpus", "neutral", skip=0, neutral_variance=0.5)
+    >>> vectors = EmotionVectors.fit(texts, ["calm", "angry"] * 4, texts, provenance=made)
+    >>> with TemporaryDirectory() as folder:
+    ...     path = to_gguf(vectors, "calm", Path(folder, "calm.gguf"), layers=[1, 2])
+    ...     path.name, [tensor.name for tensor in gguf.GGUFReader(path).tensors]
+    ('calm.gguf', ['direction.1', 'direction.2'])
     """
     path, made = Path(path), _provenance(vectors)
     layers = band(vectors.n_layers) if layers is None else sorted(layers)
@@ -214,6 +234,17 @@ def to_npz(vectors: EmotionVectors, path: str | Path) -> Path:
     ------
     BadInput
         If the vectors have no provenance.
+
+    Examples
+    --------
+    >>> from tempfile import TemporaryDirectory
+    >>> from emotion_concepts.vectors import Stacked
+    >>> texts = Stacked(np.random.default_rng(0).normal(size=(8, 3, 4)))
+    >>> made = Provenance("model", "w", "t", "corpus", "neutral", skip=0, neutral_variance=0.5)
+    >>> vectors = EmotionVectors.fit(texts, ["calm", "angry"] * 4, texts, provenance=made)
+    >>> with TemporaryDirectory() as folder, np.load(to_npz(vectors, f"{folder}/v.npz")) as archive:
+    ...     archive["emotions"].tolist(), archive["directions"].shape
+    (['calm', 'angry'], (2, 3, 4))
     """
     path, made = Path(path), _provenance(vectors)
     arrays = {name: getattr(vectors, name) for name in ARRAYS}

@@ -43,7 +43,13 @@ _PATH = re.compile(r"^\S+$|^[./~]|[/\\]\S*\.[a-z]{2,4}\b|\.(png|svg|jpe?g|gif|we
 
 
 def need_columns(table: pd.DataFrame, *columns: str) -> None:
-    """Raise `BadInput` for an empty table, and for a missing column by its name."""
+    """Raise `BadInput` for an empty table, and for a missing column by its name.
+
+    >>> need_columns(pd.DataFrame({"emotion": ["calm"], "cosine": [0.5]}), "emotion", "cosin")
+    Traceback (most recent call last):
+    ...
+    emotion_concepts.errors.BadInput: the table has no column 'cosin'; did you mean cosine?
+    """
     if len(table) == 0:
         raise BadInput("the table is empty: there is nothing to draw")
     for column in columns:
@@ -53,7 +59,15 @@ def need_columns(table: pd.DataFrame, *columns: str) -> None:
 
 
 def square(matrix: np.ndarray, names: Sequence[str]) -> np.ndarray:
-    """Return the matrix as floats; raise `BadInput` unless it is [E, E], finite, E = len(names)."""
+    """Return the matrix as floats; raise `BadInput` unless it is [E, E], finite, E = len(names).
+
+    >>> square([[1, 0], [0, 1]], ["calm", "afraid"]).tolist()
+    [[1.0, 0.0], [0.0, 1.0]]
+    >>> square([[1, 0]], ["calm", "afraid"])
+    Traceback (most recent call last):
+    ...
+    emotion_concepts.errors.BadInput: matrix has shape (1, 2), names ask for (2, 2)
+    """
     matrix = np.asarray(matrix, dtype=float)
     n = len(names)
     if n == 0 or matrix.shape != (n, n):
@@ -64,7 +78,15 @@ def square(matrix: np.ndarray, names: Sequence[str]) -> np.ndarray:
 
 
 def permutation(order: Sequence[int] | None, n: int) -> np.ndarray:
-    """Return an order of n items, the given one by default; raise `BadInput` if it is none."""
+    """Return an order of n items, the given one by default; raise `BadInput` if it is none.
+
+    >>> permutation(None, 3).tolist(), permutation([2, 0, 1], 3).tolist()
+    ([0, 1, 2], [2, 0, 1])
+    >>> permutation([2, 2, 1], 3)
+    Traceback (most recent call last):
+    ...
+    emotion_concepts.errors.BadInput: order must hold each of 0 … 2 once
+    """
     order = np.arange(n) if order is None else np.asarray(order)
     if order.shape != (n,) or not np.array_equal(np.sort(order), np.arange(n)):
         raise BadInput(f"order must hold each of 0 … {n - 1} once")
@@ -72,7 +94,12 @@ def permutation(order: Sequence[int] | None, n: int) -> np.ndarray:
 
 
 def colour_limit(matrix: np.ndarray, vmax: float | None) -> float:
-    """Return vmax, by default the largest magnitude off the diagonal (on it, a cosine is 1)."""
+    """Return vmax, by default the largest magnitude off the diagonal (on it, a cosine is 1).
+
+    >>> cosines = np.array([[1.0, -0.4], [-0.4, 1.0]])
+    >>> colour_limit(cosines, None), colour_limit(cosines, 1)
+    (0.4, 1.0)
+    """
     if vmax is None:
         apart = matrix[~np.eye(len(matrix), dtype=bool)]
         vmax = float(np.abs(apart).max(initial=0.0)) or 1.0
@@ -82,7 +109,13 @@ def colour_limit(matrix: np.ndarray, vmax: float | None) -> float:
 
 
 def finite(values: np.ndarray, what: str) -> np.ndarray:
-    """Return the values; refuse any that are not finite, under the name `what`."""
+    """Return the values; refuse any that are not finite, under the name `what`.
+
+    >>> finite(np.array([0.5, np.nan]), "the reading")
+    Traceback (most recent call last):
+    ...
+    emotion_concepts.errors.BadInput: the reading holds values that are not finite
+    """
     if not np.isfinite(values).all():
         raise BadInput(f"{what} holds values that are not finite")
     return values
@@ -95,6 +128,15 @@ def check_alt(alt: str) -> str:
     ------
     BadInput
         When it is shorter than 20 characters or looks like a path.
+
+    Examples
+    --------
+    >>> check_alt("Calm falls and  desperate rises. ")
+    'Calm falls and desperate rises.'
+    >>> check_alt("calm")
+    Traceback (most recent call last):
+    ...
+    emotion_concepts.errors.BadInput: alt text 'calm' is too short: say in a sentence what is seen
     """
     alt = " ".join(str(alt).split())
     if len(alt) < 20:

@@ -26,6 +26,15 @@ class Room:
         Those that hold the model; without, only `most` counts.
     new : int
         Tokens that each row grows by in a pass.
+
+    Examples
+    --------
+    >>> room = Room(2048)
+    >>> room.rows(100)
+    20
+    >>> room.halve(20, 100)
+    >>> room.rows(100)
+    10
     """
 
     def __init__(self, most: int, gpus: Sequence[int] = (), *, new: int = 0):

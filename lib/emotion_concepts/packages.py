@@ -37,6 +37,15 @@ def packaged_file(
     ------
     EmotionConceptsError
         If the wheel cannot be fetched, or the file is not in it or not the one expected.
+
+    Examples
+    --------
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = Path(folder, "letters.txt")  # kept from an earlier call: nothing is fetched
+    ...     _ = path.write_text("The bus stops at the corner.")
+    ...     kept = {"sha256": file_sha256(path), "folder": Path(folder)}
+    ...     packaged_file("wheel-of-letters", "1.0", "letters.txt", **kept) == path
+    True
     """
     folder = folder or cache_dir() / "packages" / f"{package}-{version}"
     path = folder / file

@@ -120,12 +120,26 @@ def use_style() -> None:
     """Give the look of the book to figures that a notebook draws by itself.
 
     The functions of this module have it without this call.
+
+    >>> with mpl.rc_context():  # only here, so that other figures keep their look
+    ...     use_style()
+    ...     plt.rcParams["axes.titlelocation"]
+    'left'
     """
     mpl.rcParams.update(STYLE)
 
 
 def styled(draw: Callable[..., Figure]) -> Callable[..., Figure]:
-    """Return the drawing function so that it draws in the style of all figures."""
+    """Return the drawing function so that it draws in the style of all figures.
+
+    >>> @styled
+    ... def dots(x, y):
+    ...     figure = canvas("Do they rise together?", None, height=2)
+    ...     figure.subplots().plot(x, y, "o")
+    ...     return figure
+    >>> dots([1, 2], [3, 4]).axes[0].spines["top"].get_visible()
+    False
+    """
 
     @functools.wraps(draw)
     def wrapped(*args, **kwargs) -> Figure:
@@ -136,7 +150,12 @@ def styled(draw: Callable[..., Figure]) -> Callable[..., Figure]:
 
 
 def png_bytes(figure: Figure) -> bytes:
-    """Return the figure as PNG; the same figure gives the same bytes."""
+    """Return the figure as PNG; the same figure gives the same bytes.
+
+    >>> figure = canvas("How calm is it?", None, height=1)
+    >>> png_bytes(figure)[1:4], png_bytes(figure) == png_bytes(figure)
+    (b'PNG', True)
+    """
     buffer = io.BytesIO()
     with mpl.rc_context(STYLE):
         figure.savefig(buffer, format="png", dpi=FILE_DPI, metadata={"Software": None})
@@ -148,6 +167,11 @@ def figure_bundle(figure: Figure, *, alt: str, caption: str | None = None) -> di
 
     Viewers choose the richest form that they know: a web page takes the HTML, LaTeX the PNG, a
     terminal the text.
+
+    >>> figure = canvas("How calm is it?", None, height=1)
+    >>> bundle = figure_bundle(figure, alt="A title and nothing below it.")
+    >>> list(bundle), bundle["text/plain"]
+    (['text/html', 'image/png', 'text/plain'], 'A title and nothing below it.')
     """
     alt = check_alt(alt)
     png = base64.b64encode(png_bytes(figure)).decode()
@@ -176,6 +200,13 @@ def show(figure: Figure, *, alt: str, caption: str | None = None) -> None:
     ------
     BadInput
         When `alt` is shorter than 20 characters or looks like a path.
+
+    Examples
+    --------
+    >>> show(canvas("How calm is it?", None, height=1), alt="calm")
+    Traceback (most recent call last):
+    ...
+    emotion_concepts.errors.BadInput: alt text 'calm' is too short: say in a sentence what is seen
     """
     from IPython.display import display  # only notebooks have it
 
@@ -211,7 +242,12 @@ def canvas(
     key: Sequence[Line2D | Patch] = (),
     layout: str = "constrained",
 ) -> Figure:
-    """Return a figure with title, note and key set above `height` inches for the plot itself."""
+    """Return a figure with title, note and key set above `height` inches for the plot itself.
+
+    >>> figure = canvas("How calm is it?", "n = 12", height=2)
+    >>> [text.get_text() for text in figure.texts], float(figure.get_figheight()) > 2
+    (['How calm is it?', 'n = 12'], True)
+    """
     titles = textwrap.wrap(title, int(width * 9.6))
     notes = textwrap.wrap(note, int(width * 13)) if note else []
     lines = 17 * len(titles) + 2, 13 * len(notes) + 1, 19 * bool(key)  # points
@@ -235,7 +271,13 @@ def canvas(
 
 
 def key_mark(label: str, look: Mapping) -> Line2D:
-    """Return an entry of the key for a kind of dot."""
+    """Return an entry of the key for a kind of dot.
+
+    >>> key = [key_mark("probe", PROBE), key_mark("null", {"marker": "o", "color": CONTROL})]
+    >>> figure = canvas("Does it differ?", None, height=1, key=key)
+    >>> [text.get_text() for text in figure.legends[0].get_texts()]
+    ['probe', 'null']
+    """
     return Line2D([], [], ls="none", label=label, **look)
 
 
@@ -270,6 +312,15 @@ def label_column(
     Points are [n, 2] in axes coordinates, `gap` is in points. Text stays dark whatever the
     colour of its line, so that it can be read. `left` texts end at `at`, left of their points.
     The figure was drawn before, which settles the height of the axes.
+
+    >>> figure = canvas("Which is which?", None, height=2)
+    >>> ax = figure.subplots()
+    >>> figure.draw_without_rendering()
+    >>> points = np.array([[1, 0.5], [1, 0.51]])  # so close that their names would overlap
+    >>> label_column(ax, points, ["calm", "serene"], at=1.04, colours=[BLUE, ORANGE])
+    >>> calm, serene = (text.get_position()[1] for text in ax.texts)
+    >>> bool(serene - calm > 0.05)
+    True
     """
     side, align = (-1, "right") if left else (1, "left")
     height = ax.get_window_extent().height / ax.figure.dpi * 72
@@ -287,7 +338,13 @@ def label_column(
 
 
 def in_axes(ax: Axes, points: Sequence[tuple[float, float]]) -> np.ndarray:
-    """Return data coordinates as axes coordinates."""
+    """Return data coordinates as axes coordinates.
+
+    >>> ax = canvas("Where is it?", None, height=1).subplots()
+    >>> _ = ax.set(xlim=(0, 10), ylim=(0, 2))
+    >>> in_axes(ax, [(5, 2)]).round(6).tolist()
+    [[0.5, 1.0]]
+    """
     ax.get_xlim(), ax.get_ylim()  # settle the limits of the data
     return (ax.transData + ax.transAxes.inverted()).transform(np.asarray(points, dtype=float))
 
@@ -295,7 +352,14 @@ def in_axes(ax: Axes, points: Sequence[tuple[float, float]]) -> np.ndarray:
 def name_ends(
     panels: Mapping[Axes, Sequence[tuple[float, float, str, str, str]]], *, at: float = 1.04
 ) -> None:
-    """Write the names of lines beside their ends: x, y, name, colour and ink of each, by axes."""
+    """Write the names of lines beside their ends: x, y, name, colour and ink of each, by axes.
+
+    >>> ax = canvas("Where is it read?", None, height=2).subplots()
+    >>> _ = ax.plot([0, 1, 2], [0.1, 0.5, 0.8], color=BLUE)
+    >>> name_ends({ax: [(2, 0.8, "calm", BLUE, INK)]})
+    >>> ax.texts[0].get_text(), ax.texts[0].get_position()[0]  # a little right of the axes
+    ('calm', 1.04)
+    """
     next(iter(panels)).figure.draw_without_rendering()
     for ax, ends in panels.items():
         if not ends:
@@ -318,7 +382,13 @@ def _name_layer(ax: Axes, x: float, layer: int) -> None:
 
 
 def colour_bar(ax: Axes, drawn, label: str, **place) -> None:
-    """Draw a plain colour bar beside what was drawn."""
+    """Draw a plain colour bar beside what was drawn.
+
+    >>> ax = canvas("How alike are they?", None, height=2).subplots()
+    >>> colour_bar(ax, ax.imshow(np.eye(3)), "cosine")
+    >>> ax.figure.axes[1].get_ylabel()
+    'cosine'
+    """
     bar = ax.figure.colorbar(drawn, ax=ax, pad=0.02, ticks=MaxNLocator(5), **place)
     bar.set_label(label)
     bar.outline.set_visible(False)
@@ -326,20 +396,39 @@ def colour_bar(ax: Axes, drawn, label: str, **place) -> None:
 
 
 def name_rows(ax: Axes, names: Sequence[str]) -> None:
-    """Make the y axis a list of names, first on top."""
+    """Make the y axis a list of names, first on top.
+
+    >>> ax = canvas("How strong is each?", None, height=1).subplots()
+    >>> name_rows(ax, ["calm", "afraid"])
+    >>> [text.get_text() for text in ax.get_yticklabels()], bool(ax.yaxis_inverted())
+    (['calm', 'afraid'], True)
+    """
     ax.set_ylim(len(names) - 0.4, -0.6)
     ax.set_yticks(range(len(names)), names)
     ax.tick_params(axis="y", length=0)
 
 
 def beside(ax: Axes, y: float, text: str, *, right: float = 30, **look) -> None:
-    """Write a number in row y, ending `right` points beyond the axes."""
+    """Write a number in row y, ending `right` points beyond the axes.
+
+    >>> ax = canvas("How strong is each?", None, height=1).subplots()
+    >>> beside(ax, 0, "0.62")
+    >>> ax.texts[0].get_text(), ax.texts[0].xy  # right edge of the axes, row 0
+    ('0.62', (1, 0))
+    """
     place = {"xycoords": ("axes fraction", "data"), "textcoords": "offset points"}
     ax.annotate(text, (1, y), (right, 0), ha="right", va="center_baseline", **place, **look)
 
 
 def interval(ax: Axes, y: float, low: float, high: float, colour: str) -> None:
-    """Draw an interval as a horizontal line, unless an end of it is not finite."""
+    """Draw an interval as a horizontal line, unless an end of it is not finite.
+
+    >>> ax = canvas("How strong is each?", None, height=1).subplots()
+    >>> interval(ax, 0, 0.2, 0.6, BLUE)
+    >>> interval(ax, 1, 0.3, np.nan, BLUE)
+    >>> [line.get_xdata().tolist() for line in ax.lines]
+    [[0.2, 0.6]]
+    """
     if np.isfinite(low) and np.isfinite(high):
         ax.plot([low, high], [y, y], color=colour, lw=1.8, solid_capstyle="butt", zorder=3)
 
@@ -394,6 +483,14 @@ def by_layer(
     ------
     BadInput
         On an empty table, a missing column, an unknown control, or too many coloured lines.
+
+    Examples
+    --------
+    >>> table = pd.DataFrame({"layer": [0, 1, 2], "r": [0.1, 0.5, 0.8], "what": "probe"})
+    >>> labels = {"title": "Where is it read?", "ylabel": "r"}
+    >>> figure = by_layer(table, value="r", hue="what", chance=0, **labels)
+    >>> figure.axes[0].get_xlabel(), [text.get_text() for text in figure.axes[0].texts]
+    ('layer (0 = first decoder block)', ['probe', 'chance'])
     """
     need_columns(table, "layer", value, hue, *(c for c in (low, high) if c))
     looks = line_colours(list(table[hue].unique()), controls)
@@ -421,7 +518,13 @@ def layer_lines(
     low: str | None = None,
     high: str | None = None,
 ) -> list[tuple[float, float, str, str, str]]:
-    """Draw one line per `hue` over the layers; return end (x, y), name, colour and ink of each."""
+    """Draw one line per `hue` over the layers; return end (x, y), name, colour and ink of each.
+
+    >>> table = pd.DataFrame({"layer": [0, 1, 2], "r": [0.1, 0.5, 0.8], "what": "probe"})
+    >>> ax = canvas("Where is it read?", None, height=2).subplots()
+    >>> layer_lines(ax, table, {"probe": BLUE}, value="r", hue="what")
+    [(2.0, 0.8, 'probe', '#0b6aa8', '#222222')]
+    """
     ends = []
     for name, rows in table.groupby(hue, sort=False):
         rows = rows.sort_values("layer")
@@ -439,7 +542,11 @@ def layer_lines(
 
 
 def line_colours(names: Sequence[str], controls: Sequence[str]) -> dict[str, str]:
-    """Return ``{name: colour}``: a series of colours, and one shade for all controls."""
+    """Return ``{name: colour}``: a series of colours, and one shade for all controls.
+
+    >>> line_colours(["calm", "random", "afraid"], controls=["random"])
+    {'calm': '#0b6aa8', 'afraid': '#c75b00', 'random': '#9a9fa5'}
+    """
     for control in controls:
         if control not in names:
             raise BadInput(f"no line is called {control!r}; {nearest(control, map(str, names))}")
@@ -453,7 +560,13 @@ def line_colours(names: Sequence[str], controls: Sequence[str]) -> dict[str, str
 
 
 def layer_axes(ax: Axes, layers: pd.Series, ylabel: str, yscale: str) -> None:
-    """Label axes whose x is the layer, with ticks at whole layers."""
+    """Label axes whose x is the layer, with ticks at whole layers.
+
+    >>> ax = canvas("Where is it read?", None, height=2).subplots()
+    >>> layer_axes(ax, pd.Series([0, 29]), "r", "linear")
+    >>> ax.get_xlabel(), [round(float(x), 1) for x in ax.get_xlim()]
+    ('layer (0 = first decoder block)', [-0.4, 29.4])
+    """
     ax.set(xlabel="layer (0 = first decoder block)", ylabel=ylabel, yscale=yscale)
     ax.set_xlim(layers.min() - 0.4, layers.max() + 0.4)
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
@@ -511,6 +624,17 @@ def accuracy_bars(
     ------
     BadInput
         On an empty table, a missing column, an unknown kind, or a panel without chance.
+
+    Examples
+    --------
+    >>> table = pd.DataFrame({"method": ["vectors", "word counts"], "kind": ["probe", "baseline"]})
+    >>> table = table.assign(setting="new topics", right=[0.7, 0.5])
+    >>> table = table.assign(low=table.right - 0.1, high=table.right + 0.1)
+    >>> columns = {"value": "right", "low": "low", "high": "high", "label": "method"}
+    >>> figure = accuracy_bars(table, title="Is the emotion named?", chance=0.1, **columns)
+    >>> ax = figure.axes[0]
+    >>> [text.get_text() for text in (*ax.get_yticklabels(), *ax.texts)]
+    ['vectors', 'word counts', '0.70', '0.50']
     """
     need_columns(table, value, low, high, label, panels, kind)
     kinds = known_kinds(table[kind], _KINDS)
@@ -550,7 +674,11 @@ def _accuracy_panel(ax: Axes, rows: Iterable[tuple], methods: Sequence[str], low
 
 
 def known_kinds(kinds: pd.Series, known: Mapping[str, Mapping]) -> list[str]:
-    """Return the kinds that occur, in the order of `known`; raise `BadInput` for others."""
+    """Return the kinds that occur, in the order of `known`; raise `BadInput` for others.
+
+    >>> known_kinds(pd.Series(["null", "probe", "null"]), {"probe": {}, "baseline": {}, "null": {}})
+    ['probe', 'null']
+    """
     present = set(kinds)
     for unknown in present - set(known):
         raise BadInput(f"unknown kind {unknown!r}; {nearest(str(unknown), known)}")
@@ -590,6 +718,13 @@ def reliability_strip(
     ------
     BadInput
         On a shape mismatch or a value that is not finite.
+
+    Examples
+    --------
+    >>> names = ["calm", "afraid", "bored", "proud"]
+    >>> figure = reliability_strip([0.9, 0.5, 0.2, 0.7], names, highlight=1)
+    >>> [text.get_text() for text in figure.axes[0].texts]
+    ['bored 0.20', 'calm 0.90']
     """
     values = finite(_vector(values, names, "values"), "values")
     order = np.argsort(values, kind="stable")
@@ -651,6 +786,14 @@ def cosine_matrix(
     ------
     BadInput
         On a shape mismatch, a value that is not finite, or an order that is none.
+
+    Examples
+    --------
+    >>> cosines = np.array([[1, -0.5, 0.8], [-0.5, 1, -0.4], [0.8, -0.4, 1]])
+    >>> names = ["calm", "afraid", "serene"]
+    >>> figure = cosine_matrix(cosines, names, order=[0, 2, 1], title="Calm is near serene")
+    >>> [text.get_text() for text in figure.axes[0].get_yticklabels()]
+    ['calm', 'serene', 'afraid']
     """
     matrix, n = square(matrix, names), len(names)
     order, limit = permutation(order, n), colour_limit(matrix, vmax)
@@ -744,6 +887,13 @@ def plane(
     ------
     BadInput
         On a shape mismatch, a position that is not finite, or a label that is no name.
+
+    Examples
+    --------
+    >>> axes = {"title": "Do they form a circle?", "xlabel": "pleasure", "ylabel": "arousal"}
+    >>> figure = plane([0.8, -0.6, -0.4], [0.5, 0.7, -0.5], ["happy", "afraid", "bored"], **axes)
+    >>> sorted(text.get_text() for text in figure.axes[0].texts)
+    ['afraid', 'bored', 'happy']
     """
     points = np.column_stack([finite(_vector(v, names, w), w) for v, w in ((x, "x"), (y, "y"))])
     order = label_order(points, names, labels)
@@ -772,7 +922,14 @@ def _rated_dots(ax: Axes, points: np.ndarray, ratings: np.ndarray, label: str) -
 def label_order(
     points: np.ndarray, names: Sequence[str], labels: Sequence[str] | None
 ) -> list[int]:
-    """Return the dots to label, most important first: `labels`, or by distance from the mean."""
+    """Return the dots to label, most important first: `labels`, or by distance from the mean.
+
+    >>> points, names = np.array([[0, 0], [0.1, 0.1], [5, 5]]), ["calm", "serene", "enraged"]
+    >>> [names[n] for n in label_order(points, names, None)]
+    ['enraged', 'calm', 'serene']
+    >>> label_order(points, names, ["serene"])
+    [1]
+    """
     if labels is None:
         scaled = (points - points.mean(0)) / (points.std(0) + 1e-12)
         return list(np.argsort(-np.hypot(*scaled.T), kind="stable"))
@@ -799,7 +956,15 @@ _PLACES = (
 def write_names(
     ax: Axes, points: np.ndarray, names: Sequence[str], order: Sequence[int], rings: int
 ) -> None:
-    """Write names one after the other where there is room; leave out those without."""
+    """Write names one after the other where there is room; leave out those without.
+
+    >>> ax = canvas("Who is where?", None, height=3).subplots()
+    >>> points = np.zeros((12, 2))  # all on one spot, which has room for a few names
+    >>> _ = ax.scatter(*points.T)
+    >>> write_names(ax, points, ["calm"] * 12, range(12), rings=1)
+    >>> 1 <= len(ax.texts) <= 8
+    True
+    """
     ax.figure.draw_without_rendering()  # settles where the dots are
     renderer = ax.figure.canvas.get_renderer()
     dots, radius = ax.transData.transform(points), 3.2 * ax.figure.dpi / 72
@@ -875,6 +1040,13 @@ def variance_shares(
     ------
     BadInput
         On a shape mismatch, a value that is not finite, or more than three nulls.
+
+    Examples
+    --------
+    >>> nulls = {"shuffled": np.random.default_rng(0).uniform(0.1, 0.2, size=(20, 2))}
+    >>> figure = variance_shares([0.5, 0.3], nulls, title="Are two components enough?")
+    >>> [text.get_text() for text in figure.legends[0].get_texts()]
+    ['observed', 'shuffled (95 %)']
     """
     observed = finite(_shares(observed), "observed")
     paper = finite(_shares([] if paper is None else paper), "paper")
@@ -945,6 +1117,15 @@ def correlation_grid(
     ------
     BadInput
         On an empty table or a missing column.
+
+    Examples
+    --------
+    >>> table = pd.DataFrame({"pc": ["PC1", "PC2"], "norm": "pleasure", "r": [0.8, -0.1]})
+    >>> table = table.assign(low=table.r - 0.1, high=table.r + 0.1)
+    >>> figure = correlation_grid(table, title="Is the first component pleasure?")
+    >>> ax = figure.axes[0]
+    >>> ax.get_title(loc="left"), [text.get_text() for text in ax.texts]
+    ('pleasure', ['0.80', '−0.10'])
     """
     need_columns(table, "pc", "norm", "r", "low", "high")
     components, norms = list(table["pc"].unique()), list(table["norm"].unique())
@@ -1013,6 +1194,13 @@ def layer_similarity(
     ------
     BadInput
         On a shape mismatch, a value that is not finite, or a mark outside `layers`.
+
+    Examples
+    --------
+    >>> alike = np.array([[1, 0.5, 0.2], [0.5, 1, 0.8], [0.2, 0.8, 1]])
+    >>> figure = layer_similarity(alike, layers=[18, 19, 20], mark_layer=20, title="Is it stable?")
+    >>> [text.get_text() for text in figure.axes[0].texts]
+    ['read-out layer 20']
     """
     layers = list(range(len(matrix)) if layers is None else layers)
     matrix = square(matrix, layers)
@@ -1072,6 +1260,15 @@ def pair_strip(
     ------
     BadInput
         On an empty table, a missing column, an unknown kind, or a background that is not finite.
+
+    Examples
+    --------
+    >>> table = pd.DataFrame({"pair": ["calm – afraid", "calm – serene"], "cosine": [-0.5, 0.8]})
+    >>> table = table.assign(kind=["opposite", "near"], percentile=[2.0, 99.0])
+    >>> background = np.linspace(-0.6, 0.9, 50)
+    >>> figure = pair_strip(table, background=background, title="Are opposites apart?")
+    >>> [text.get_text() for text in figure.axes[1].get_yticklabels()]  # near pairs first
+    ['calm – serene', 'calm – afraid']
     """
     need_columns(table, "pair", "cosine", "percentile", "kind")
     kinds = known_kinds(table["kind"], _PAIRS)

@@ -35,7 +35,13 @@ SYMBOLS = dict(zip((*VERDICTS, "not run"), "✓◐✗⇄–·", strict=True))
 
 
 def build_dir() -> Path:
-    """Return where chapters write: ``$EMOTION_CONCEPTS_BUILD`` or the user's data folder."""
+    """Return where chapters write: ``$EMOTION_CONCEPTS_BUILD`` or the user's data folder.
+
+    >>> from unittest.mock import patch
+    >>> with patch.dict(os.environ, EMOTION_CONCEPTS_BUILD="my-build"):
+    ...     str(build_dir())
+    'my-build'
+    """
     chosen = os.environ.get("EMOTION_CONCEPTS_BUILD")
     return Path(chosen) if chosen else Path(platformdirs.user_data_dir("emotion-concepts"))
 
@@ -419,6 +425,18 @@ def expect(runs: Sequence[Path], out: Path) -> list[Path]:
     Each run is a folder ``results/`` with the same models and chapters inside; the first run's
     entries and the bands of all go to ``out/<model>/<profile>/<chapter>.json``, which can be read
     as a register, too.
+
+    Examples
+    --------
+    >>> from tempfile import TemporaryDirectory
+    >>> from unittest.mock import patch
+    >>> register = Register("chapter", "model", "full")
+    >>> _ = register.add("r", 0.5)
+    >>> with TemporaryDirectory() as folder, patch.dict(os.environ, EMOTION_CONCEPTS_BUILD=folder):
+    ...     _ = register.save()
+    ...     [path] = expect([Path(folder, "results")], Path(folder, "expected"))
+    ...     json.loads(path.read_text(encoding="utf-8"))["entries"]["r"]["band"]
+    [0.4995, 0.5005]
     """
     chapters: dict[tuple, list[Register]] = {}
     for run in runs:
@@ -470,6 +488,19 @@ def compare(results: Path, expected: Path) -> pd.DataFrame:
     -------
     DataFrame
         With columns chapter, key, found, low, high, problem; empty if all is well.
+
+    Examples
+    --------
+    >>> from tempfile import TemporaryDirectory
+    >>> from unittest.mock import patch
+    >>> register = Register("chapter", "model", "full", entries={"r": Entry(0.5)})
+    >>> with TemporaryDirectory() as folder, patch.dict(os.environ, EMOTION_CONCEPTS_BUILD=folder):
+    ...     results, bands = register.save().parent.parent, Path(folder, "expected")
+    ...     _ = expect([results], bands)
+    ...     register.entries["r"] = Entry(0.75)
+    ...     _ = register.save()
+    ...     compare(results, bands)[["key", "found", "problem"]].to_numpy().tolist()
+    [['r', 0.75, 'off by +0.2495']]
     """
     rows = []
     paths = sorted(Path(results).glob("*/*.json"))

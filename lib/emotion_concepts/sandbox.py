@@ -77,6 +77,15 @@ def run_python(
     ------
     SandboxUnavailable
         On anything but Linux on x86_64 or aarch64 with seccomp. The code is not run.
+
+    Examples
+    --------
+    >>> run_python("print(6 * 7)").stdout
+    '42\\n'
+    >>> run_python("while True: pass", seconds=0.2).status
+    'timeout'
+    >>> run_python("import socket; socket.socket()").status
+    'error'
     """
     if not seconds > 0 or memory_mb < 64:
         raise BadInput("give seconds above 0, and memory_mb of 64 or more for Python to start")
@@ -126,7 +135,12 @@ def run_python(
 
 
 def reads_are_confined() -> bool:
-    """Return whether code in the sandbox is kept from reading the user's files here."""
+    """Return whether code in the sandbox is kept from reading the user's files here.
+
+    >>> refused = run_python("open('/etc/passwd')").status == "error"
+    >>> refused == reads_are_confined()
+    True
+    """
     _check_machine()
     return sandbox_child.has_landlock()
 

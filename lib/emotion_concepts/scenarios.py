@@ -204,6 +204,14 @@ def check_text(where: str, kind: str, text: object, words: tuple[int, int] | Non
     BadInput
         For what is no text, has too few or too many words, or names one of the 171 emotions: a word
         would answer to its own vector.
+
+    Examples
+    --------
+    >>> check_text("own.yaml", "the text", "The bus stops at the corner.", (3, 12))
+    6
+    >>> check_text("own.yaml", "the text", "She is calm.")
+    Traceback (most recent call last):
+    emotion_concepts.errors.BadInput: own.yaml: the text names an emotion (calm): 'She is calm.'
     """
     if not isinstance(text, str) or not text.strip():
         raise BadInput(f"{where}: write {kind} as a text, not {text!r}")
@@ -241,7 +249,12 @@ def _emotions_by_start() -> dict[str, set[str]]:
 
 
 def read_yaml(name: str, path: str | Path | None) -> tuple[Path, dict]:
-    """Return the file (the packaged one by default) and its sections."""
+    """Return the file (the packaged one by default) and its sections.
+
+    >>> file, data = read_yaml("activities", None)
+    >>> file.name, list(data)
+    ('activities.yaml', ['activities', 'reference'])
+    """
     file = corpus.DATA / "scenarios" / f"{name}.yaml" if path is None else Path(path)
     try:
         data = yaml.load(file.read_text(encoding="utf-8"), Loader=LOADER)
@@ -253,7 +266,12 @@ def read_yaml(name: str, path: str | Path | None) -> tuple[Path, dict]:
 
 
 def read_entries(file: str | Path, data: dict, key: str, *fields: str) -> Iterator[tuple]:
-    """Yield ``(where, *fields)`` of each entry of a list; a field "name?" may be missing."""
+    """Yield ``(where, *fields)`` of each entry of a list; a field "name?" may be missing.
+
+    >>> data = {"pairs": [{"id": "bus", "text": "The bus stops at the corner."}]}
+    >>> list(read_entries("own.yaml", data, "pairs", "text", "setting?"))
+    [('own.yaml, pairs 1 (bus)', 'The bus stops at the corner.', None)]
+    """
     entries = data.get(key) if isinstance(data, dict) else None
     if not isinstance(entries, list) or not all(isinstance(e, dict) for e in entries or [None]):
         raise BadInput(f"{file}: {key} must be a list of entries with {', '.join(fields)}")

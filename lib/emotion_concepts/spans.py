@@ -105,7 +105,11 @@ def instead(spans: Sequence[str], n: int, filler: str) -> str:
 
 
 class Fillers:
-    """Neutral sentences, one after another, to be cut to any length."""
+    """Neutral sentences, one after another, to be cut to any length.
+
+    >>> Fillers().like("I am desperate!", 2)
+    ['Each had a bag.', 'Close the cover.']
+    """
 
     def __init__(self):
         passages = load_neutral().query("kind == 'passage'").text

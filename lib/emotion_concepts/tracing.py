@@ -113,6 +113,13 @@ class TracedModel:
     tokenizer : transformers tokenizer
     remote : bool or str
         Passed to every trace: False, True (NDIF), a server's URL, or "local".
+
+    Examples
+    --------
+    >>> llm.identity.name, llm.n_layers, llm.d_model, llm.readout_layer
+    ('smollm2-135m-instruct', 30, 576, 19)
+    >>> llm.chat_prompt([{"role": "user", "content": "Hello!"}]).endswith("assistant\\n")
+    True
     """
 
     _held = False  # True while `generate_reading` waits for its caller inside a trace
@@ -316,7 +323,11 @@ def _block_outputs(model: TracedModel, ids: torch.Tensor, layers: Sequence[int])
 
 
 def server_url(remote: bool | str) -> str:
-    """Return the address of the server that ``remote`` means."""
+    """Return the address of the server that ``remote`` means.
+
+    >>> server_url("http://localhost:5001/")
+    'http://localhost:5001'
+    """
     return (CONFIG.API.HOST if remote is True else str(remote)).rstrip("/")
 
 
@@ -326,6 +337,13 @@ def check_server(remote: bool | str) -> None:
     Raises
     ------
     BadInput, ServerError
+
+    Examples
+    --------
+    >>> check_server("http://localhost:5001")
+    >>> check_server("localhost")  # doctest: +ELLIPSIS
+    Traceback (most recent call last):
+    emotion_concepts.errors.BadInput: remote='localhost' is no server: give True, ...
     """
     url = server_url(remote)
     if not url.startswith(("http://", "https://")):
@@ -338,7 +356,15 @@ def check_server(remote: bool | str) -> None:
 
 
 def hosted(url: str) -> list[str] | None:
-    """Return the models that a server has loaded; None if it does not say."""
+    """Return the models that a server has loaded; None if it does not say.
+
+    >>> from tempfile import TemporaryDirectory
+    >>> with TemporaryDirectory() as folder:  # in the place of a server
+    ...     status = {"deployments": {"one": {"repo_id": "org/small"}}}
+    ...     _ = Path(folder, "status").write_text(json.dumps(status))
+    ...     hosted(Path(folder).as_uri())
+    ['org/small']
+    """
     try:
         with urllib.request.urlopen(f"{url}/status", timeout=60) as answer:
             found = json.load(answer)["deployments"].values()
@@ -413,6 +439,11 @@ def tokenize(model: TracedModel, texts: Sequence[str]) -> list[list[int]]:
     ------
     BadInput
         If there is no text, or one is empty or not a string.
+
+    Examples
+    --------
+    >>> tokenize(llm, ["The bus stops at the corner.", "The bus"])
+    [[504, 1549, 12326, 418, 260, 7448, 30], [504, 1549]]
     """
     return [_encode(model, text)["input_ids"] for text in _check_texts(texts)]
 
@@ -452,7 +483,12 @@ class Batch:
 def make_batches(
     ids: Sequence[Sequence[int]], *, tokens: int, pad: int, side: str = "left"
 ) -> Iterator[Batch]:
-    """Yield batches of similar length, longest first, of at most `tokens` padded tokens."""
+    """Yield batches of similar length, longest first, of at most `tokens` padded tokens.
+
+    >>> batches = make_batches([[1], [2, 3, 4], [5, 6]], tokens=6, pad=0)
+    >>> [(batch.rows, batch.inputs["input_ids"].tolist()) for batch in batches]
+    [([1, 2], [[2, 3, 4], [0, 5, 6]]), ([0], [[1]])]
+    """
     order = _longest_first(ids)
     while order:
         count = max(1, tokens // len(ids[order[0]]))
@@ -588,6 +624,12 @@ def tokens_in(model: TracedModel, text: str, spans: Sequence[tuple[int, int]]) -
     ------
     BadInput
         If a range is empty, or lies outside the text.
+
+    Examples
+    --------
+    >>> text = "The bus stops at the corner."
+    >>> text[4:13], tokens_in(llm, text, [(4, 13)])
+    ('bus stops', [1, 2])
     """
     for start, end in spans:
         if not 0 <= start < end <= len(text):
@@ -665,6 +707,12 @@ class PooledResiduals:
 
     ``np.asarray`` gives the whole ``[n, n_layers, d_model]`` float32 array; `layer` gives
     ``[n, d_model]`` and keeps memory flat; indexing with rows or a boolean mask selects texts.
+
+    Examples
+    --------
+    >>> found = PooledResiduals(np.arange(12.0).reshape(3, 2, 2), rows=np.array([2, 0]))
+    >>> found.shape, found.layer(1).tolist(), found[[1]].layer(1).tolist()
+    ((2, 2, 2), [[10.0, 11.0], [2.0, 3.0]], [[2.0, 3.0]])
     """
 
     stored: np.ndarray
@@ -729,6 +777,13 @@ def pooled_residuals(
     ------
     BadInput
         For empty texts, or one too short for the pooling.
+
+    Examples
+    --------
+    >>> texts = ["The bus stops at the corner.", "She waits."]
+    >>> found = pooled_residuals(llm, texts, TokenAt(1.0))
+    >>> found.shape, found.layer(19).shape
+    ((2, 30, 576), (2, 576))
     """
     return pooled_residuals_many(
         model,
@@ -751,7 +806,12 @@ def pooled_residuals_many(
     progress: str | None = None,
     cache: Path | None = None,
 ) -> dict[Pool, PooledResiduals]:
-    """Return several poolings of the same texts from one pass; see :func:`pooled_residuals`."""
+    """Return several poolings of the same texts from one pass; see :func:`pooled_residuals`.
+
+    >>> found = pooled_residuals_many(llm, ["bus"], [MeanFrom(0), TokenAt(1.0)])
+    >>> len(tokenize(llm, ["bus"])[0]), bool(np.allclose(found[MeanFrom(0)], found[TokenAt(1.0)]))
+    (1, True)
+    """
     texts = _check_texts(texts)
     keys = [digest(text, length=24) for text in texts]
 
@@ -793,6 +853,13 @@ def span_residuals(
     ------
     BadInput
         For empty texts, a missing list of spans, or a range outside its text.
+
+    Examples
+    --------
+    >>> text = "The bus stops at the corner."
+    >>> whole = span_residuals(llm, [text], [[(0, len(text))]])
+    >>> bool(np.allclose(whole, pooled_residuals(llm, [text], MeanFrom(0)), atol=1e-2))
+    True
     """
     many = span_residuals_many(model, texts, {"spans": spans}, progress=progress, cache=cache)
     return many["spans"]
@@ -806,7 +873,13 @@ def span_residuals_many(
     progress: str | None = None,
     cache: Path | None = None,
 ) -> dict[str, PooledResiduals]:
-    """Return several sets of spans of the same texts from one pass; see :func:`span_residuals`."""
+    """Return several sets of spans of the same texts from one pass; see :func:`span_residuals`.
+
+    >>> text, spans = "The bus stops at the corner.", {"bus": [[(4, 7)]], "corner": [[(21, 27)]]}
+    >>> found = span_residuals_many(llm, [text], spans)
+    >>> {name: residuals.shape for name, residuals in found.items()}
+    {'bus': (1, 30, 576), 'corner': (1, 30, 576)}
+    """
     texts = _check_texts(texts)
     for chosen in spans.values():
         if len(chosen) != len(texts):
@@ -998,6 +1071,12 @@ def token_residuals(
     -------
     list of ``[n_tokens, len(layers), d_model]``
         float32 arrays, one a text, with the layers in the order given.
+
+    Examples
+    --------
+    >>> [found] = token_residuals(llm, ["The bus stops at the corner."], [10, 19])
+    >>> found.shape
+    (7, 2, 576)
     """
     layers = [model.check_layer(layer) for layer in layers]
     distinct = sorted(set(layers))
@@ -1037,12 +1116,21 @@ def _tokens_batch(
 
 
 def tokens_as_text(model: TracedModel, text: str) -> list[str]:
-    """Return the text of each token of `text`, in order."""
+    """Return the text of each token of `text`, in order.
+
+    >>> tokens_as_text(llm, "The bus stops at the corner.")
+    ['The', ' bus', ' stops', ' at', ' the', ' corner', '.']
+    """
     return [model.tokenizer.decode([token]) for token in tokenize(model, [text])[0]]
 
 
 def vocabulary(model: TracedModel) -> list[str]:
-    """Return the text of every token id, vocab."""
+    """Return the text of every token id, vocab.
+
+    >>> words = vocabulary(llm)
+    >>> len(words), [words[token] for token in tokenize(llm, ["The bus stops"])[0]]
+    (49152, ['The', ' bus', ' stops'])
+    """
     return model.tokenizer.batch_decode([[token] for token in range(model.vocab_size)])
 
 
@@ -1056,7 +1144,12 @@ def next_token_logprobs(
     steering: Steering | None = None,
     progress: str | None = None,
 ) -> np.ndarray:
-    """Return ``[n_prompts, vocab]`` float32 log-probabilities of the token after each prompt."""
+    """Return ``[n_prompts, vocab]`` float32 log-probabilities of the token after each prompt.
+
+    >>> [logprobs] = next_token_logprobs(llm, ["The capital of France is"])
+    >>> logprobs.shape, llm.tokenizer.decode([logprobs.argmax()])
+    ((49152,), ' Paris')
+    """
     ids = tokenize(model, prompts)
     _check_rows(steering, prompts)
     out = np.empty((len(ids), model.vocab_size), dtype=np.float32)
@@ -1083,7 +1176,11 @@ def _next_batch(model: TracedModel, batch: Batch, add: dict[int, torch.Tensor]) 
 
 @dataclass(frozen=True)
 class ContinuationScores:
-    """Log-probabilities of continuations: `total` and `n_tokens`, of one shape."""
+    """Log-probabilities of continuations: `total` and `n_tokens`, of one shape.
+
+    >>> ContinuationScores(total=np.array([-6.0, -4.0]), n_tokens=np.array([3, 1])).mean.tolist()
+    [-2.0, -4.0]
+    """
 
     total: np.ndarray
     n_tokens: np.ndarray
@@ -1105,6 +1202,11 @@ def continuation_logprobs(
     """Return the log-probability ``[n]`` of each continuation after its prompt.
 
     The case of one option a prompt of :func:`option_logprobs`.
+
+    >>> prompts = ["The capital of France is"] * 2
+    >>> scores = continuation_logprobs(llm, prompts, [" Paris", " Rome"])
+    >>> bool(scores.total[0] > scores.total[1])
+    True
     """
     if len(prompts) != len(continuations):
         raise BadInput(f"{len(prompts)} prompts but {len(continuations)} continuations")
@@ -1145,6 +1247,13 @@ def option_logprobs(
     ------
     BadInput
         For empty texts, or another number of options than of prompts.
+
+    Examples
+    --------
+    >>> prompts = ["The capital of France is", "The capital of Italy is"]
+    >>> scores = option_logprobs(llm, prompts, [[" Paris", " Rome"]] * 2)
+    >>> scores.total.argmax(1).tolist(), scores.n_tokens.tolist()
+    ([0, 1], [[1, 1], [1, 1]])
     """
     return _read_options(model, prompts, options, steering, None, progress, cache)[0]
 
@@ -1171,6 +1280,13 @@ def options_and_residuals(
     -------
     tuple
         (scores ``[n, k]``, residuals ``[n, n_layers, d_model]``).
+
+    Examples
+    --------
+    >>> prompt, options = "The capital of France is", [" Paris", " Rome"]
+    >>> scores, residuals = options_and_residuals(llm, [prompt], [options], [[(15, 21)]])
+    >>> options[scores.total[0].argmax()], prompt[15:21], residuals.shape
+    (' Paris', 'France', (1, 30, 576))
     """
     if len(spans) != len(prompts):
         raise BadInput(f"{len(prompts)} prompts need {len(prompts)} lists of spans")
@@ -1238,7 +1354,15 @@ def _read_options(
 
 
 def score_store(model: TracedModel, *what, size: int, cache: Path | None = None) -> RowStore:
-    """Return where rows of `size` scores of one model and kind are kept on disk."""
+    """Return where rows of `size` scores of one model and kind are kept on disk.
+
+    >>> from tempfile import TemporaryDirectory
+    >>> with TemporaryDirectory() as folder:
+    ...     where = {"size": 2, "cache": Path(folder)}
+    ...     score_store(llm, "own scores", **where).append(["text"], np.array([[-1.0, -2.0]]))
+    ...     score_store(llm, "own scores", **where).open().tolist()
+    [[-1.0, -2.0]]
+    """
     name = digest(CACHE_VERSION, asdict(model.identity), *what)
     return RowStore((cache or cache_dir() / "scores") / name, (size,))
 
@@ -1357,6 +1481,12 @@ def generate(
     BadInput
         For empty prompts, another number of seeds or steering rows than of prompts, no tokens to
         generate, or a negative temperature.
+
+    Examples
+    --------
+    >>> prompt = llm.chat_prompt([{"role": "user", "content": "What is the capital of France?"}])
+    >>> generate(llm, [prompt], max_new_tokens=5)
+    ['The capital of France is']
     """
     prompts = _check_texts(prompts)
     _check_reply(max_new_tokens, temperature)
@@ -1513,6 +1643,17 @@ def generate_reading(
     BadInput
         For an empty prompt, no tokens to generate, a negative temperature, or a model on a server:
         what a trace finds leaves a server at its end.
+
+    Examples
+    --------
+    >>> prompt = llm.chat_prompt([{"role": "user", "content": "What is the capital of France?"}])
+    >>> said = []
+    >>> def listen(token, cosines):
+    ...     said.append(llm.tokenizer.decode([token]))
+    ...     return len(said) < 3
+    >>> generate_reading(llm, prompt, 19, np.eye(1, 576), on_token=listen, max_new_tokens=5)
+    >>> said
+    ['The', ' capital', ' of']
     """
     if model.remote:
         raise BadInput(
@@ -1569,6 +1710,12 @@ def lens_logits(model: TracedModel, directions: np.ndarray) -> np.ndarray:
     ----------
     directions : ``[n, d_model]``
         Of any length; only where they point counts.
+
+    Examples
+    --------
+    >>> [raised] = lens_logits(llm, mean_embedding(llm, [" desperate"]))
+    >>> [llm.tokenizer.decode([token]) for token in (-raised).argsort()[:2]]
+    [' desperate', ' desperation']
     """
     envoy, given = model.envoy, torch.tensor(unit(directions), dtype=torch.float32)
     # Gemma's RMSNorm multiplies by (1 + weight)
@@ -1598,6 +1745,12 @@ def mean_embedding(
     ------
     BadInput
         For empty texts, or one with nothing left after `skip`.
+
+    Examples
+    --------
+    >>> one, other = mean_embedding(llm, ["bus stops", "stops bus"], add_space=True)
+    >>> one.shape, bool(np.allclose(one, other))
+    ((576,), True)
     """
     prepare: Callable[[str], str] = (lambda text: f" {text}") if add_space else str
     texts = _check_texts(texts)

@@ -53,7 +53,12 @@ class LayeredActivations(Protocol):
 
 @dataclass(frozen=True)
 class Stacked:
-    """An ``[n, n_layers, d_model]`` array in memory, read layer by layer."""
+    """An ``[n, n_layers, d_model]`` array in memory, read layer by layer.
+
+    >>> texts = Stacked(np.arange(12).reshape(3, 2, 2))
+    >>> texts.shape, texts.layer(1).tolist()
+    ((3, 2, 2), [[2, 3], [6, 7], [10, 11]])
+    """
 
     array: np.ndarray
 
@@ -82,6 +87,12 @@ class Provenance:
     neutral_variance : float
         Share of the neutral variance that was projected out.
     library, layer_convention : str
+
+    Examples
+    --------
+    >>> made = Provenance("model", "w", "t", "corpus", "neutral", skip=20, neutral_variance=0.5)
+    >>> made.layer_convention
+    'output of decoder block L, counted from 0'
     """
 
     model: str

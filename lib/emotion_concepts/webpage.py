@@ -72,6 +72,14 @@ def timeline(rows: pd.DataFrame, emotion: str) -> pd.DataFrame:
     ------
     BadInput
         For an emotion that was not read.
+
+    Examples
+    --------
+    >>> rows = pd.DataFrame({"text": ["All", "well"], "mean_calm": [0.0, 1.0], "error_calm": 0.5})
+    >>> timeline(rows, "calm")
+       token  text  calm  low  high
+    0      1   All   0.0 -0.5   0.5
+    1      2  well   1.0  0.5   1.5
     """
     means = _means(rows)
     if emotion not in means:
@@ -89,7 +97,13 @@ def _means(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def alarms(rows: pd.DataFrame) -> pd.DataFrame:
-    """Return a row an alarm, in order: token (1, 2, ...), text of the token, rule, action."""
+    """Return a row an alarm, in order: token (1, 2, ...), text of the token, rule, action.
+
+    >>> rows = pd.DataFrame({"text": ["All", "well"], "alarms": [[], ["calm above 0.5: stop"]]})
+    >>> alarms(rows)
+       token  text            rule action
+    0      2  well  calm above 0.5   stop
+    """
     found = [
         (n, text, *alarm.rsplit(": ", 1))
         for n, (text, fired) in enumerate(zip(rows.text, rows.alarms, strict=True), start=1)
@@ -119,6 +133,12 @@ def places(z: np.ndarray, ratings: np.ndarray) -> np.ndarray:
     ------
     BadInput
         On a shape mismatch.
+
+    Examples
+    --------
+    >>> ratings = np.array([[8.0, 3.0], [2.0, 5.0]])
+    >>> places([[1, 0], [1, 1], [2, -9]], ratings).tolist()
+    [[8.0, 3.0], [5.0, 4.0], [8.0, 3.0]]
     """
     z, ratings = np.asarray(z, dtype=float), np.asarray(ratings, dtype=float)
     if z.ndim != 2 or ratings.shape != (z.shape[1], 2):
@@ -157,6 +177,11 @@ def name_sides(
     -------
     list of k
         0 right, 1 left, 2 above, 3 below, None for a name without room.
+
+    Examples
+    --------
+    >>> name_sides([[50, 50], [45, 50]], ["calm", "sad"], (200, 100))
+    [0, 1]
     """
     taken = [(x - 5, y - 5, x + 5, y + 5) for x, y in points]
     sides: list[int | None] = []

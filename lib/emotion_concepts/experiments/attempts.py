@@ -85,6 +85,19 @@ def attempt(
         For no tasks, samples or attempts.
     SandboxUnavailable
         Where code cannot be run safely.
+
+    Examples
+    --------
+    >>> from emotion_concepts.coding import load_coding
+    >>> from emotion_concepts.vectors import Stacked
+    >>> drawn = Stacked(np.random.default_rng(0).normal(size=(8, 30, 576)))
+    >>> vectors = EmotionVectors.fit(drawn, ["desperate", "calm"] * 4, drawn)
+    >>> tasks = load_coding()[:1].assign(prompt="Write the function.")
+    >>> options = {"strengths": [0.1], "layers": [15], "samples": 1, "attempts": 2}
+    >>> chosen = {("emotion", "desperate"): vectors["desperate"]}
+    >>> found = attempt(llm, tasks, chosen, vectors, max_new_tokens=4, **options)
+    >>> found.label[0], [message["role"] for message in found.transcript[0]]
+    ('unparsable', ['user', 'assistant', 'user', 'assistant'])
     """
     if tasks.empty or samples < 1 or attempts < 1:
         raise BadInput("give at least one task, one sample and one attempt")

@@ -68,6 +68,14 @@ def within(
     BadInput
         For missing columns, numbers of another length or not finite, a factor that varies in fewer
         than two tasks, or factors that cannot be told apart.
+
+    Examples
+    --------
+    >>> tasks = ["bus_stops", "tide_tables", "bus_stops", "tide_tables"]
+    >>> runs = pd.DataFrame({"task": tasks, "hostile": [1, 1, 0, 0]})
+    >>> hostile, [odds], task = within(runs, ["hostile"], np.array([3.0, 11.0, 1.0, 9.0]))
+    >>> odds.tolist(), hostile.ravel().tolist(), task.tolist()
+    ([1.0, -1.0, 1.0, -1.0], [0.5, -0.5, 0.5, -0.5], [0, 0, 1, 1])
     """
     if missing := [name for name in ("task", *factors) if name not in runs]:
         raise BadInput(f"runs have no column {missing[0]!r}; {nearest(missing[0], runs.columns)}")
@@ -88,7 +96,12 @@ def within(
 
 
 def products(columns: np.ndarray, tasks: np.ndarray) -> np.ndarray:
-    """Return the sums of products of each task's rows, ``[tasks, k, k]``."""
+    """Return the sums of products of each task's rows, ``[tasks, k, k]``.
+
+    >>> columns = np.array([[1.0, 3.0], [-1.0, -3.0], [2.0, 0.0], [-2.0, 0.0]])
+    >>> products(columns, np.array([0, 0, 1, 1])).tolist()
+    [[[2.0, 6.0], [6.0, 18.0]], [[8.0, 0.0], [0.0, 0.0]]]
+    """
     parts = np.split(columns, np.flatnonzero(np.diff(tasks)) + 1)
     return np.stack([part.T @ part for part in parts])
 
@@ -99,7 +112,12 @@ def _varying(sums: np.ndarray) -> np.ndarray:
 
 
 def slopes(sums: np.ndarray, k: int) -> np.ndarray:
-    """Return the slopes ``[..., k]`` of the last column on the first k, from sums of products."""
+    """Return the slopes ``[..., k]`` of the last column on the first k, from sums of products.
+
+    >>> factor_and_odds = np.array([[0.5, 1.5], [-0.5, -1.5]])
+    >>> slopes(products(factor_and_odds, np.zeros(2))[0], 1).round(6).tolist()
+    [3.0]
+    """
     return (np.linalg.pinv(sums[..., :k, :k], hermitian=True) @ sums[..., :k, -1:])[..., 0]
 
 
@@ -121,6 +139,15 @@ def resampled_tasks(
     tuple
         (weights ``[resamples, tasks]``, tasks ``[k + 1]``, degrees of freedom ``[k + 1]``); the
         last are those of what varies in all tasks.
+
+    Examples
+    --------
+    >>> sums = np.array([[[2.0]], [[2.0]], [[0.0]]])  # the factor varies in two of three tasks
+    >>> weights, tasks, freedom = resampled_tasks(sums, 1, resamples=4, seed=0)
+    >>> weights.shape, weights[:, 2].tolist()
+    ((4, 3), [1.0, 1.0, 1.0, 1.0])
+    >>> tasks.tolist(), freedom.tolist()
+    ([2, 3], [1, 1])
     """
     rng = np.random.default_rng(seed)
     here = np.column_stack([_varying(sums)[:, :k], np.ones(len(sums), bool)])
@@ -137,6 +164,11 @@ def resampled(rng: np.random.Generator, n: int, resamples: int) -> np.ndarray:
 
     One fewer is drawn than there are: n of n would vary less, by (n - 1) / n, which matters for
     a handful.
+
+    >>> values = np.arange(5.0)
+    >>> means = resampled(np.random.default_rng(0), 5, 2000) @ values / 5
+    >>> round(float(means.std()), 1), round(float(values.std(ddof=1) / np.sqrt(5)), 1)
+    (0.7, 0.7)
     """
     if n == 1:
         return np.ones((resamples, 1))
@@ -149,6 +181,11 @@ def interval(
     """Return the 95 % interval, low and high, and p, from draws ``[resamples, ...]``.
 
     Their spread by Student's t: percentiles of a few things end where these end.
+
+    >>> [round(float(x), 2) for x in interval(3.0, np.array([2.0, 4.0]), 100)]
+    [1.02, 4.98, 0.0]
+    >>> [round(float(x), 2) for x in interval(3.0, np.array([2.0, 4.0]), 2)]
+    [-1.3, 7.3, 0.1]
     """
     spread = drawn.std(0)
     half = scipy.stats.t.ppf(0.975, freedom) * spread
@@ -165,6 +202,15 @@ def freedman_lane(
     ----------
     columns, y, tasks
         As from `within`.
+
+    Examples
+    --------
+    >>> design = pd.MultiIndex.from_product([range(4), [0, 1], [0, 1]])
+    >>> runs = design.to_frame(index=False, name=["task", "hostile", "urgent"])
+    >>> odds = 3 * runs.hostile + np.random.default_rng(0).normal(size=16)
+    >>> columns, [y], tasks = within(runs, ["hostile", "urgent"], odds)
+    >>> (freedman_lane(columns, y, tasks, resamples=999, seed=0) < 0.05).tolist()
+    [True, False]
     """
     lots = np.random.default_rng(seed).random((resamples, len(y)))
     orders = np.argsort(lots + tasks, axis=1)  # rows stand task by task, and stay in their task

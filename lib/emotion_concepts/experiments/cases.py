@@ -62,6 +62,15 @@ def factor_effects(
     ------
     BadInput
         If the design is not fully crossed, or a combination stands twice.
+
+    Examples
+    --------
+    >>> table = pd.DataFrame({"secret": [0, 1, 0, 1], "threat": ["none", "none", "off", "off"]})
+    >>> table["odds"] = [1.0, 2.0, 5.0, 6.0]
+    >>> contrasts = {"a secret": ("secret", 1, 0), "off, not none": ("threat", "off", "none")}
+    >>> found = factor_effects(table, "odds", ["secret", "threat"], contrasts)
+    >>> found[["contrast", "effect", "n"]].values.tolist()
+    [['a secret', 1.0, 2], ['off, not none', 4.0, 2]]
     """
     rows = []
     for name, (factor, on, off) in contrasts.items():
@@ -96,6 +105,15 @@ def screened(register: Register, table: pd.DataFrame, odds: str, *, what: str) -
     ------
     BadInput
         If none passes.
+
+    Examples
+    --------
+    >>> register = Register("05_blackmail", "model", "ci")
+    >>> table = pd.DataFrame({"item": ["bookshop", "dental", "farm"], "odds": [0.5, -1.5, 4.0]})
+    >>> screened(register, table, "odds", what="stories").item.tolist()
+    ['bookshop', 'dental']
+    >>> register["screened"].value, register["entering"].value
+    (3, 2)
     """
     entering = table[table[odds].abs() <= EVEN]
     if entering.empty:
@@ -136,6 +154,19 @@ def choose_strength(
         Which of the chosen ones the strength is found with.
     texts, words : int
         Neutral texts, and how many of their first words are used.
+
+    Examples
+    --------
+    >>> from emotion_concepts.tracing import MeanFrom, pooled_residuals
+    >>> texts = ["She begged for one more day.", "He breathed slowly by the lake."]
+    >>> read = pooled_residuals(llm, texts, MeanFrom(1))
+    >>> vectors = EmotionVectors.fit(read, ["desperate", "calm"], read, neutral_variance=0)
+    >>> chosen = {key: vectors[key[1]] for key in TRIED}
+    >>> controls = {("random", "random 1"): np.random.default_rng(0).normal(size=(30, 576))}
+    >>> options = {"layers": [15], "tried": TRIED[1:], "texts": 1, "words": 6}
+    >>> found = choose_strength(llm, chosen, controls, vectors, strengths=[0.01, 100.0], **options)
+    >>> found[0], found[1].query("direction == 'desperate'").strength.tolist()
+    (0.01, [0.01, -0.01])
     """
     neutral = [" ".join(t.split(" ")[:words]) for t in corpus.load_neutral(limit=texts).text]
 
@@ -155,7 +186,14 @@ def choose_strength(
 
 
 def enter_damage(register: Register, broken: pd.DataFrame, strength: float) -> None:
-    """Enter the strength of the tests and what it does to neutral text at worst."""
+    """Enter the strength of the tests and what it does to neutral text at worst.
+
+    >>> register = Register("05_blackmail", "model", "ci")
+    >>> broken = pd.DataFrame({"direction": ["desperate", "calm"], "strength": [0.1, -0.1]})
+    >>> enter_damage(register, broken.assign(perplexity=[1.1, 1.8], kl=0.2, n=6), 0.1)
+    >>> register["damage_perplexity"].value, register["broken"].value
+    (1.8, 1)
+    """
     at = broken[broken.strength.abs() == strength]
     n = int(at.n.iloc[0])
     worst = f"worst of {len(at)} directions and signs on neutral texts"
@@ -181,6 +219,16 @@ def by_measure(shifts: pd.DataFrame, broken: pd.DataFrame) -> dict[str, pd.DataF
         As from `steered.option_shifts`, one strength of either sign.
     broken : DataFrame
         As from `choose_strength`.
+
+    Examples
+    --------
+    >>> kinds, names = ["emotion", *["random"] * 3], ["desperate", "r1", "r2", "r3"]
+    >>> cells = pd.DataFrame({"kind": kinds, "direction": names, "strength": 0.1})
+    >>> items = pd.DataFrame({"item": [0, 1], "measure": "blackmail", "fluency": 0.0})
+    >>> shifts = cells.assign(shift=[2.0, 0.1, 0.0, -0.1]).merge(items, how="cross")
+    >>> tests = by_measure(shifts, cells.assign(perplexity=1.1, kl=0.1))
+    >>> tests["blackmail"].counts.eq(True).tolist()
+    [True, False, False, False]
     """
     return {
         measure: steered.counted(steered.shift_tests(rows, adjust=holm), broken)
@@ -192,6 +240,17 @@ def enter_shifts(register: Register, tests: pd.DataFrame, measure: str) -> None:
     """Enter each emotion's shift at either sign, and the spread of the controls.
 
     `tests` are from `steered.counted`. Keys are ``shift_<measure>_<emotion>_up`` and ``..._down``.
+
+    >>> register = Register("05_blackmail", "model", "ci")
+    >>> tests = pd.DataFrame({"kind": ["emotion", "random", "random", "shuffled"]})
+    >>> tests["direction"] = ["desperate", "random 1", "random 2", "shuffled 1"]
+    >>> tests["shift"] = tests["beyond"] = [0.9, 0.1, -0.1, 0.2]
+    >>> tests = tests.assign(strength=0.1, low=0.5, high=1.3, n=6, p=0.01, passes=True, counts=True)
+    >>> enter_shifts(register, tests, "blackmail")
+    >>> [register[f"{key}_blackmail"].value for key in ("furthest", "passed")]
+    [0.2, 1]
+    >>> print(f"{register['shift_blackmail_desperate_up']}")
+    0.90 [0.50, 1.30]
     """
     emotions = tests[tests.kind == "emotion"]
     for row in emotions.itertuples():
@@ -243,7 +302,12 @@ def enter_shifts(register: Register, tests: pd.DataFrame, measure: str) -> None:
 
 
 def drawn(tests: pd.DataFrame) -> pd.DataFrame:
-    """Return tests for `case_figures.shift_forest`; what passes there is what counts."""
+    """Return tests for `case_figures.shift_forest`; what passes there is what counts.
+
+    >>> tests = pd.DataFrame({"strength": [0.1, -0.1], "passes": True, "counts": [True, False]})
+    >>> drawn(tests)[["passes", "sign"]].values.tolist()
+    [[True, 1.0], [False, -1.0]]
+    """
     return tests.assign(passes=tests.counts, sign=np.sign(tests.strength))
 
 
@@ -267,6 +331,18 @@ def headline(
     run : callable
         Takes directions, strengths, samples and apart, and returns rows with kind, direction and
         strength (`steered.rollouts` or `attempts.attempt` with everything else filled in).
+
+    Examples
+    --------
+    >>> def run(directions, strengths, samples, apart=False):
+    ...     cells = steered.cells_of(directions, strengths) * samples
+    ...     return pd.DataFrame(cells, columns=steered.CELL)
+    >>> x = np.ones((1, 1, 1))
+    >>> vectors = EmotionVectors(("desperate",), x, x[0], x[0], np.zeros(1, int), x[0, 0])
+    >>> controls = {("random", "random 1"): x[0], ("random", "random 2"): x[0]}
+    >>> found = headline(run, ["desperate"], vectors, controls, strength=0.1, samples=4, random=2)
+    >>> found.groupby(["direction", "strength"], sort=False).size().tolist()
+    [4, 4, 4, 2, 2]
     """
     chosen = {("emotion", name): vectors[name] for name in emotions}
     pool = [key for key in controls if key[0] == "random"][:random]
@@ -311,6 +387,18 @@ def enter_rates(
     -------
     tuple
         (table for `case_figures.rate_bars` without model, tests as from `grading.rate_tests`).
+
+    Examples
+    --------
+    >>> register = Register("06_reward_hacking", "model", "ci")
+    >>> cells = pd.DataFrame({"kind": ["none", "emotion", "random", "random", "random"]})
+    >>> cells["direction"] = ["unsteered", "desperate", "random 1", "random 2", "random 3"]
+    >>> cells["label"] = ["honest", "cheat", "honest", "honest", "honest"]
+    >>> cells["strength"], cells["text"] = [0.0, *[0.1] * 4], "def leap(year): ..."
+    >>> graded = cells.merge(pd.DataFrame({"item": range(4)}), how="cross")
+    >>> table, tests = enter_rates(register, graded, "cheat", papers={}, seed=0)
+    >>> register["rate_cheat_desperate_up"].value, register["rate_cheat_random"].value
+    (1.0, 0.0)
     """
     pooled = graded.assign(
         direction=np.where(graded.kind == "random", "random", graded.direction),
@@ -337,7 +425,13 @@ def enter_rates(
 
 
 def measurable(register: Register, outcome: str) -> bool:
-    """Return whether the unsteered rate leaves room on both sides: 20 to 80 %."""
+    """Return whether the unsteered rate leaves room on both sides: 20 to 80 %.
+
+    >>> register = Register("06_reward_hacking", "model", "ci")
+    >>> _ = register.add("rate_cheat_unsteered", 0.05)
+    >>> measurable(register, "cheat")
+    False
+    """
     return 0.2 <= register[key_of("rate", outcome, "unsteered")].value <= 0.8
 
 
@@ -347,6 +441,14 @@ def judged_rates(
     """Return the verdict on rates whose differences from random directions a claim foretells.
 
     As `steered.judged`, for the table of `grading.rate_tests`, and with the damage done.
+
+    >>> tests = pd.DataFrame({"direction": ["desperate", "calm"], "strength": 0.1})
+    >>> broken = tests.assign(kind="emotion", perplexity=[1.1, 4.0], kl=0.1)
+    >>> tests = tests.assign(difference=[0.4, -0.4], passes=True)
+    >>> judged_rates(tests, broken, {("desperate", 1): 1})
+    'supported'
+    >>> judged_rates(tests, broken, {("calm", 1): -1})
+    'not supported'
     """
     differences = tests.assign(kind="emotion", beyond=tests.difference, clear=True)
     return steered.judged(steered.counted(differences, broken), expected)
@@ -356,14 +458,28 @@ def judged_rates(
 
 
 def side_by_side(register: Register, frozen: Sequence[Frozen], name: str) -> pd.DataFrame:
-    """Return one table of the chapter's model and of all frozen ones, with a column model."""
+    """Return one table of the chapter's model and of all frozen ones, with a column model.
+
+    >>> rates = pd.DataFrame({"rate": [0.5]})
+    >>> mine = Register("05_blackmail", "org/tiny-instruct", "ci", tables={"rates": rates})
+    >>> larger = Register("05_blackmail", "org/large-instruct", "full")
+    >>> side_by_side(mine, [Frozen(larger, {"rates": rates}, about={})], "rates").values.tolist()
+    [[0.5, 'tiny-instruct'], [0.5, 'large-instruct']]
+    """
     mine = register.tables[name].assign(model=short(register.model))
     theirs = [run.tables[name].assign(model=short(run.model)) for run in frozen]
     return pd.concat([mine, *theirs], ignore_index=True)
 
 
 def verdicts_by_model(register: Register, frozen: Sequence[Frozen]) -> pd.DataFrame:
-    """Return the verdict on each claim of the chapter, one column a model."""
+    """Return the verdict on each claim of the chapter, one column a model.
+
+    >>> mine, larger = (Register("05_blackmail", name, "ci") for name in ("org/tiny", "org/large"))
+    >>> for register, verdict in ((mine, "not supported"), (larger, "supported")):
+    ...     _ = register.verdict("c", verdict, claim="Desperate raises it.", criterion="p < .05")
+    >>> verdicts_by_model(mine, [Frozen(larger, {}, {})]).to_dict("records")
+    [{'claim': 'Desperate raises it.', 'tiny': 'not supported', 'large': 'supported'}]
+    """
     table = {}
     for one in [register, *(run.register for run in frozen)]:
         name = short(one.model)
@@ -374,7 +490,14 @@ def verdicts_by_model(register: Register, frozen: Sequence[Frozen]) -> pd.DataFr
 
 
 def provenance(frozen: Sequence[Frozen]) -> pd.DataFrame:
-    """Return how the frozen results came about, one row a model."""
+    """Return how the frozen results came about, one row a model.
+
+    >>> settings = {"weights": "0123456789abcdef" * 4, "dtype": "float32"}
+    >>> about = {"hardware": "2 cores", "date": "2025-01-31"}
+    >>> run = Frozen(Register("05_blackmail", "org/large", "full", settings), {}, about)
+    >>> provenance([run]).iloc[0].tolist()
+    ['org/large', '0123456789abcdef', 'float32', '2 cores', '2025-01-31']
+    """
     return pd.DataFrame(
         [
             {

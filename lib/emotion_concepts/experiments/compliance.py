@@ -97,6 +97,16 @@ def compliance_direction(
     ------
     BadInput
         If `valence` has another shape, or there are fewer than four pairs.
+
+    Examples
+    --------
+    >>> habits = ["I cook on Sundays.", "I walk to work.", "I read at night.", "I buy old books."]
+    >>> pairs = pd.DataFrame({"user": habits, "agree": "Right, so would I."})
+    >>> valence = np.ones((llm.n_layers, llm.d_model))
+    >>> pairs["judge"] = "I would not, myself."
+    >>> direction, reliability = compliance_direction(llm, pairs, valence)
+    >>> direction.shape, bool(abs(direction.sum(1)).max() < 1e-6), reliability.value > 0.9
+    ((30, 576), True, True)
     """
     if np.shape(valence) != (model.n_layers, model.d_model):
         raise BadInput(
@@ -171,6 +181,16 @@ def half_agreement(
     ------
     BadInput
         For fewer than four pairs.
+
+    Examples
+    --------
+    >>> differences = np.random.default_rng(0).normal(size=(20, 8))
+    >>> differences[:, 0] += 9
+    >>> found = half_agreement(differences, np.eye(8)[1])
+    >>> round(found.value, 1), found.p < 0.01
+    (1.0, True)
+    >>> half_agreement(differences, np.eye(8)[0]).p < 0.05
+    False
     """
     n = len(differences)
     if n < 4:

@@ -80,6 +80,15 @@ def effects_within_tasks(
     BadInput
         For missing columns, values of another length or not finite, a factor that varies in fewer
         than two tasks, or factors that cannot be told apart.
+
+    Examples
+    --------
+    >>> design = pd.MultiIndex.from_product([range(4), [0, 1], [0, 1]])
+    >>> runs = design.to_frame(index=False, name=["task", "hostile", "urgent"])
+    >>> odds = 10 * runs.task + 3 * runs.hostile + 0.1 * np.random.default_rng(0).normal(size=16)
+    >>> found = effects_within_tasks(runs, odds, ["hostile", "urgent"])
+    >>> [round(effect) for effect in found.effect], found.passes.tolist()
+    ([3, 0], [True, False])
     """
     columns, (y,), tasks = within(runs, factors, values)
     sums, k = products(np.column_stack([columns, y]), tasks), len(factors)
@@ -109,6 +118,13 @@ def moved(effects: pd.DataFrame, factors: Sequence[str], sign: int) -> list[bool
     effects : DataFrame
         As from `effects_within_tasks`.
     sign : 1 or -1
+
+    Examples
+    --------
+    >>> factors = ["failures", "hostile", "warm"]
+    >>> effects = pd.DataFrame({"factor": factors, "effect": [0.8, 0.5, -0.7]})
+    >>> moved(effects.assign(passes=[True, False, True]), factors, 1)
+    [True, False, False]
     """
     table = effects.set_index("factor").loc[list(factors)]
     return ((np.sign(table.effect) == sign) & table.passes).tolist()
@@ -149,6 +165,15 @@ def mediation(
     ------
     BadInput
         As `effects_within_tasks`; and for a read-out that the factors determine.
+
+    Examples
+    --------
+    >>> design = pd.MultiIndex.from_product([range(8), [0, 1]])
+    >>> runs = design.to_frame(index=False, name=["task", "hostile"])
+    >>> read = runs.hostile + 0.1 * np.random.default_rng(0).normal(size=16)
+    >>> found = mediation(runs, read, 2 * read, ["hostile"]).set_index("path").effect
+    >>> round(float(found["read-out"]), 6), bool(np.isclose(found["total"], found["product"]))
+    (2.0, True)
     """
     columns, (x, y), tasks = within(runs, factors, read, odds)
     k = len(factors)
@@ -204,6 +229,14 @@ def axis_read(
         At `layer`.
     axis : ``[d_model]``
         Of any length, such as `compliance.rated_axis` at the layer.
+
+    Examples
+    --------
+    >>> one, centre = np.ones((2, 1)), np.array([[1.0, 0.0]])
+    >>> axes = np.eye(2)[:, None]
+    >>> v = EmotionVectors(("calm", "angry"), axes, one, centre, np.zeros(1, int), np.ones(1))
+    >>> axis_read(np.array([[4.0, 4.0]]), np.array([5.0, 0.0]), v, 0).round(6).tolist()
+    [0.6]
     """
     return unit(residuals - vectors.centre[layer]) @ unit(axis)
 
@@ -225,6 +258,15 @@ def random_read(
     Raises
     ------
     UnknownLayer, BadInput
+
+    Examples
+    --------
+    >>> zero, one = np.zeros((1, 4)), np.ones((2, 1))
+    >>> axes = np.eye(2, 4)[:, None]
+    >>> v = EmotionVectors(("calm", "angry"), axes, one, zero, np.zeros(1, int), np.ones(1))
+    >>> found = random_read(np.array([[3.0, 4.0, 0.0, 0.0], [0.0, 0.0, 0.0, 1.0]]), v, 0)
+    >>> found.shape, (abs(found) > 1e-6).all(1).tolist()
+    ((2, 200), [False, True])
     """
     outside = vectors.at(layer)[:, None]
     directions = random_directions(n, outside, seed=seed)[:, 0]
@@ -271,6 +313,18 @@ def trigger_tests(
         trigger with a single pair.
     UnknownEmotion
         If `emotions` lack one of the pairs'.
+
+    Examples
+    --------
+    >>> from emotion_concepts.triggers import load_triggers
+    >>> pairs = load_triggers()
+    >>> names = pairs.emotion.unique().tolist()
+    >>> own = pairs.emotion.to_numpy()[:, None] == names
+    >>> given = (pairs.version == "with").to_numpy()[:, None]
+    >>> values = (own & given) + 0.1 * np.random.default_rng(0).normal(size=own.shape)
+    >>> found = trigger_tests(pairs, values, names, resamples=500).query("trigger == 'all'")
+    >>> found["rank"].unique().tolist(), bool(found.loads.all())
+    ([1], True)
     """
     values = np.asarray(values, dtype=float)
     if values.shape != (len(pairs), len(emotions)) or not np.isfinite(values).all():

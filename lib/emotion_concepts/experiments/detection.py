@@ -60,6 +60,19 @@ class Detector:
         Unit vectors: the emotions, then random ones outside the span of all fitted emotions.
     mean, sd : ``[k + random]``
         Of the cosines over the tokens of neutral text.
+
+    Examples
+    --------
+    >>> from emotion_concepts.tracing import pooled_residuals
+    >>> from emotion_concepts.vectors import Provenance
+    >>> texts, who = ["She begged for one more day.", "The bus stops at the corner."], llm.identity
+    >>> made = Provenance(who.name, who.weights, who.tokenizer, "corpus", "neutral", 0, 0.0)
+    >>> read, options = pooled_residuals(llm, texts, MeanFrom(1)), {"neutral_variance": 0}
+    >>> vectors = EmotionVectors.fit(read, ["desperate", "calm"], read, provenance=made, **options)
+    >>> detector = Detector.fit(llm, vectors, "desperate", texts[1:], random=3, skip=1)
+    >>> [z] = detector.read(llm, [[{"role": "user", "content": texts[1]}]])
+    >>> z.shape
+    (7, 4)
     """
 
     vectors: EmotionVectors
@@ -230,6 +243,14 @@ def peak_scores(
     ------
     BadInput
         For a text that is shorter than `tokens`.
+
+    Examples
+    --------
+    >>> calm, angry = np.array([[0.0], [4.0], [4.0], [0.0], [0.0]]), np.zeros((5, 1))
+    >>> peak_scores([calm, angry], window=2).tolist()
+    [[4.0], [0.0]]
+    >>> peak_scores([calm, angry], window=2, tokens=3).tolist()
+    [[2.0], [0.0]]
     """
     found = []
     for n, text in enumerate(z):
@@ -274,6 +295,11 @@ def last_words(
     ------
     BadInput
         As `Detector.read`, and for a chat that is shorter than `tokens`.
+
+    Examples
+    --------
+    >>> last_words(llm, [[{"role": "user", "content": "The bus stops at the corner."}]], 3)
+    [' the corner.']
     """
     texts, places = _own_tokens(model, chats, roles)
     found = []
@@ -452,6 +478,12 @@ def detection(
     ------
     BadInput
         As `grading.score_auc`.
+
+    Examples
+    --------
+    >>> found = detection([4, 3, 2, 1], [1, 1, 0, 0], groups=[0, 1, 0, 1], threshold=3)
+    >>> dict(zip(found.measure, found.value, strict=True))
+    {'auc': 1.0, 'detected': 0.5, 'false alarms': 0.0}
     """
     auc = score_auc(scores, labels, groups=groups, seed=seed)
     above, labels = np.asarray(scores) > threshold, np.asarray(labels, dtype=bool)
@@ -512,6 +544,13 @@ def auc_against_random(
     ------
     BadInput
         As `aucs`.
+
+    Examples
+    --------
+    >>> random = np.random.default_rng(0).normal(size=(20, 99))
+    >>> aucs_by_lot, p = auc_against_random(np.arange(20), random, [0] * 10 + [1] * 10)
+    >>> aucs_by_lot.shape, p
+    ((99,), 0.01)
     """
     found = aucs(np.column_stack([scores, random]), labels)
     return found[1:], exceedance_p(found[0], found[1:])
@@ -544,6 +583,14 @@ def auc_against_random_sets(
     ------
     BadInput
         For fewer random directions than emotions; and as `aucs`.
+
+    Examples
+    --------
+    >>> asked = np.eye(6)  # six texts, each with one of six emotions
+    >>> random = np.random.default_rng(0).normal(size=(6, 20))
+    >>> aucs_by_lot, p = auc_against_random_sets(asked, random, asked, draws=99)
+    >>> aucs_by_lot.shape, p
+    ((99,), 0.01)
     """
     n, k = random.shape[1], scores.shape[1]
     if n < k:
@@ -580,6 +627,12 @@ def auc_difference(
     ------
     BadInput
         As `aucs`; and for other than one group a text, or fewer than two groups.
+
+    Examples
+    --------
+    >>> monitor, lexicon = [4, 3, 2, 1], [0, 0, 0, 0]
+    >>> auc_difference(monitor, lexicon, [1, 1, 0, 0], groups=[0, 1, 0, 1]).value
+    0.5
     """
     if len(a) != len(b):
         raise BadInput(f"{len(a)} and {len(b)} scores are not of the same texts; give one each")
@@ -657,6 +710,16 @@ def compared(
     ------
     BadInput
         As `detection` and `auc_difference`.
+
+    Examples
+    --------
+    >>> labels, groups, random = [1, 1, 0, 0], [0, 1, 0, 1], (np.array([0.4, 0.5, 0.6]), 0.25)
+    >>> words, limits = {"lexicon": [0, 0, 0, 0]}, {"limit": 2, "word_limits": {}}
+    >>> found = compared([4, 3, 2, 1], words, random, labels, groups, **limits)
+    >>> found.table.query("measure == 'auc'")[["by", "value"]].values.tolist()
+    [['monitor', 1.0], ['lexicon', 0.5], ['random directions', 0.5]]
+    >>> found.gains["lexicon"].value
+    0.5
     """
     parts = [detection(scores, labels, groups, limit, seed=seed).assign(by="monitor")]
     for name, values in words.items():
@@ -689,6 +752,16 @@ def enter(
         What is detected, for the register.
     allowed : float
         Share of neutral texts above the thresholds.
+
+    Examples
+    --------
+    >>> labels, groups, random = [1, 1, 0, 0], [0, 1, 0, 1], (np.array([0.4, 0.5, 0.6]), 0.25)
+    >>> words, limits = {"lexicon": [0, 0, 0, 0]}, {"limit": 2, "word_limits": {}}
+    >>> found = compared([4, 3, 2, 1], words, random, labels, groups, **limits)
+    >>> register = Register("09_monitor", "model", "ci")
+    >>> enter(register, "steered", "calm in steered texts", found, allowed=0.01)
+    >>> [register[key].value for key in ("auc_steered_monitor", "gain_steered", "best_steered")]
+    [1.0, 0.5, 'lexicon']
     """
     table, best = comparison.table, comparison.best
     for row in table[table.by != BY_LOT].itertuples():
@@ -741,6 +814,14 @@ def story_words(stories: pd.DataFrame, emotions: Sequence[str]) -> dict[str, Pip
         For a missing column, or stories of one emotion only.
     UnknownEmotion
         If no story is of an emotion.
+
+    Examples
+    --------
+    >>> texts = ["She breathed slowly by the lake.", "He slammed the door on them."]
+    >>> words = story_words(pd.DataFrame({"text": texts, "emotion": ["calm", "angry"]}), ["calm"])
+    >>> scores = words["calm"].decision_function(["The lake lay still.", "The door shook."])
+    >>> (scores > 0).tolist()
+    [True, False]
     """
     check_columns(stories, "text", "emotion")
     known = stories.emotion.unique()

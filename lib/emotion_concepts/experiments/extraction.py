@@ -45,7 +45,16 @@ NEUTRAL_POOLINGS: dict[str, tuple[Pool, ...]] = {
 
 @dataclass(frozen=True)
 class Extraction:
-    """One register's stories, their pooled residuals, and the vectors fitted on them."""
+    """One register's stories, their pooled residuals, and the vectors fitted on them.
+
+    >>> from emotion_concepts.vectors import Stacked
+    >>> stories = corpus.load_stories("plain", topics=2, emotions=["angry", "calm"])
+    >>> x = Stacked(np.array([[[11.0]], [[9.0]], [[21.0]], [[19.0]]]))
+    >>> vectors = EmotionVectors.fit(x, stories.emotion, x, neutral_variance=0)
+    >>> found = Extraction("plain", stories, x, x, vectors)
+    >>> found.topics, found.crossed(0).ravel().tolist()
+    (['plain_body', 'plain_friend'], [1.0, -1.0, 1.0, -1.0])
+    """
 
     register: str
     stories: pd.DataFrame
@@ -118,6 +127,16 @@ def extract(
         A packaged corpus, or the user's own stories as .jsonl.
     topics, neutral_limit
         Use part of the corpus (see `corpus.load_stories`, `corpus.load_neutral`).
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> path = tempfile.mkdtemp() + "/stories.jsonl"
+    >>> stories = corpus.load_stories("plain", topics=2, emotions=["angry", "calm"])
+    >>> stories.to_json(path, orient="records", lines=True)
+    >>> found = extract(llm, path, neutral_limit=2, progress=False)
+    >>> found.vectors.emotions, found.vectors.directions.shape
+    (('angry', 'calm'), (2, 30, 576))
     """
     stories = corpus.load_stories(register, topics=topics)
     neutral = corpus.load_neutral(limit=neutral_limit)
@@ -182,6 +201,16 @@ def shuffled_directions(extractions: Sequence[Extraction], n: int, *, seed: int 
 
     From every topic one story, whatever its emotion; then the recipe of `vectors`, averaged over
     registers. A control for steering: what the recipe gives where there is no emotion to find.
+
+    >>> from emotion_concepts.vectors import Stacked
+    >>> stories = corpus.load_stories("plain", topics=8, emotions=["angry", "calm"])
+    >>> x = np.random.default_rng(0).normal(size=(16, 1, 9))
+    >>> x[:, 0, 0] += np.tile([5, -5], 8)
+    >>> vectors = EmotionVectors.fit(Stacked(x), stories.emotion, Stacked(x), neutral_variance=0)
+    >>> found = Extraction("plain", stories, Stacked(x), Stacked(x), vectors)
+    >>> cosines = shuffled_directions([found], 200)[:, 0] @ vectors.at(0).T
+    >>> bool(np.abs(cosines.mean(0)).max() < 0.1)
+    True
     """
     rng = np.random.default_rng(seed)
     picks = [rng.integers(len(e.vectors.emotions), size=(n, len(e.topics))) for e in extractions]
@@ -207,6 +236,17 @@ def topic_direction(extraction: Extraction, a: str, b: str) -> np.ndarray:
     ------
     BadInput
         If a topic is not in the corpus.
+
+    Examples
+    --------
+    >>> from emotion_concepts.vectors import Stacked
+    >>> stories = corpus.load_stories("plain", topics=2, emotions=["angry", "calm"])
+    >>> x = Stacked(np.array([[[5.0, 1, 0]], [[5, -1, 0]], [[0, 1, 0]], [[0, -1, 0]]]))
+    >>> neutral = Stacked(np.array([[[0.0, 0, 1]], [[0, 0, -1]]]))
+    >>> vectors = EmotionVectors.fit(x, stories.emotion, neutral)
+    >>> found = Extraction("plain", stories, x, neutral, vectors)
+    >>> topic_direction(found, "plain_body", "plain_friend").round(6).astype(int).tolist()
+    [[1, 0, 0]]
     """
     for topic in (a, b):
         if topic not in extraction.topics:
@@ -221,7 +261,11 @@ def topic_direction(extraction: Extraction, a: str, b: str) -> np.ndarray:
 
 
 def remove_topic_means(grid: np.ndarray) -> np.ndarray:
-    """Return ``[topics, emotions, ...]`` minus each topic's mean over emotions."""
+    """Return ``[topics, emotions, ...]`` minus each topic's mean over emotions.
+
+    >>> remove_topic_means(np.array([[1.0, 3.0], [10.0, 12.0]])).tolist()
+    [[-1.0, 1.0], [-1.0, 1.0]]
+    """
     return grid - grid.mean(1, keepdims=True)
 
 
@@ -239,6 +283,12 @@ def neutral_components(
     -------
     DataFrame
         With columns pooling, layer, k, first (share of the first component), rows.
+
+    Examples
+    --------
+    >>> found = neutral_components(llm, [20], neutral_limit=2)
+    >>> found[["pooling", "rows"]].values.tolist()[2:]
+    [['last token', 2], ['eight single tokens', 16]]
     """
     texts = corpus.load_neutral(limit=neutral_limit).text
     pools = [pool for pools in NEUTRAL_POOLINGS.values() for pool in pools]
@@ -261,6 +311,16 @@ def split_half(extraction: Extraction, *, splits: int = 50, seed: int = 0) -> np
 
     The topics are halved at random `splits` times and a vector is fitted on each half; the mean
     cosine of the two is stepped up to full length by Spearman and Brown.
+
+    >>> from emotion_concepts.vectors import Stacked
+    >>> stories = corpus.load_stories("plain", topics=4, emotions=["angry", "calm"])
+    >>> x = np.random.default_rng(0).normal(size=(8, 2, 40))
+    >>> x[:, 0, 0] += np.tile([50, -50], 4)  # layer 0 holds the emotion, layer 1 only noise
+    >>> vectors = EmotionVectors.fit(Stacked(x), stories.emotion, Stacked(x), neutral_variance=0)
+    >>> neutral = Stacked(np.random.default_rng(1).normal(size=(5, 2, 40)))
+    >>> found = split_half(Extraction("plain", stories, Stacked(x), neutral, vectors))
+    >>> found.shape, bool(found[:, 0].min() > 0.9), bool(found[:, 1].max() < 0.5)
+    ((2, 2), True, True)
     """
     n_topics = len(extraction.topics)
     if n_topics < 4:
@@ -291,6 +351,12 @@ def reliability_by_layer(reliability: Mapping[str, np.ndarray]) -> pd.DataFrame:
     -------
     DataFrame
         With columns register, layer, median, low, high.
+
+    Examples
+    --------
+    >>> found = reliability_by_layer({"plain": np.array([[0.2, 0.7], [0.4, 0.8], [0.6, 0.9]])})
+    >>> found["median"].tolist(), found.low.round(2).tolist()
+    ([0.4, 0.8], [0.3, 0.75])
     """
     rows = []
     for register, values in reliability.items():
@@ -306,6 +372,15 @@ def relative_norms(extractions: Sequence[Extraction]) -> pd.DataFrame:
     -------
     DataFrame
         With columns register, layer, mean, low, high (the middle 95 % of emotions).
+
+    Examples
+    --------
+    >>> from emotion_concepts.vectors import Stacked
+    >>> stories = corpus.load_stories("plain", topics=1, emotions=["angry", "calm"])
+    >>> x, neutral = Stacked(np.array([[[1.0]], [[-1.0]]])), Stacked(np.array([[[4.0]]]))
+    >>> vectors = EmotionVectors.fit(x, stories.emotion, neutral, neutral_variance=0)
+    >>> relative_norms([Extraction("plain", stories, x, neutral, vectors)])["mean"].tolist()
+    [0.25]
     """
     rows = []
     for extraction in extractions:
@@ -324,6 +399,14 @@ def across_registers(a: EmotionVectors, b: EmotionVectors, layer: int) -> pd.Dat
     DataFrame
         With columns emotion, cosine (with the same emotion), rank (1: the same emotion is the
         nearest of all in the other register).
+
+    Examples
+    --------
+    >>> rest = np.ones((2, 1)), np.zeros((1, 2)), np.zeros(1, int), np.ones(1)
+    >>> a = EmotionVectors(("calm", "angry"), np.array([[[1.0, 0.0]], [[0.0, 1.0]]]), *rest)
+    >>> b = EmotionVectors(("angry", "calm"), np.array([[[0.0, 1.0]], [[0.8, 0.6]]]), *rest)
+    >>> across_registers(a, b, 0).values.tolist()
+    [['calm', 0.8, 1], ['angry', 1.0, 1]]
     """
     cosines = a.at(layer) @ b.select(a.emotions).at(layer).T
     own = np.diag(cosines)
@@ -335,9 +418,15 @@ def across_registers(a: EmotionVectors, b: EmotionVectors, layer: int) -> pd.Dat
 
 
 def ranks(scores: np.ndarray) -> np.ndarray:
-    """Return the rank of the true emotion from ``[topics, emotions, candidates]`` scores."""
-    own = np.einsum("tee->te", scores)
-    return (scores > own[..., None]).sum(-1) + 1
+    """Return the rank of the true emotion from ``[topics, emotions, candidates]`` scores.
+
+    Ties share the mean of their ranks, so that where nothing is read the rank is that of chance.
+
+    >>> ranks(np.array([[[0.9, 0.1], [0.7, 0.2]], [[0.0, 0.0], [0.3, 0.8]]])).tolist()
+    [[1.0, 2.0], [1.5, 1.0]]
+    """
+    own = np.einsum("tee->te", scores)[..., None]
+    return ((scores > own).sum(-1) + (scores >= own).sum(-1) + 1) / 2
 
 
 def _nearest_mean(train: np.ndarray, test: np.ndarray, components: np.ndarray) -> np.ndarray:
@@ -359,6 +448,12 @@ def probe_ranks(
         Another register to test on; then all of `grid` is trained on.
     components : ``[k, d]``, optional
         Neutral components to project out of the means.
+
+    Examples
+    --------
+    >>> grid = np.tile(np.eye(3), (2, 1, 1))
+    >>> probe_ranks(grid).tolist()
+    [[1.0, 1.0, 1.0], [1.0, 1.0, 1.0]]
     """
     if components is None:
         components = np.empty((0, grid.shape[-1]))
@@ -378,6 +473,10 @@ def word_ranks(
 
     Vocabulary and weights come from the training stories of each fold; topic means are removed
     just as for the probe.
+
+    >>> texts = np.array([["Slow breath.", "It slammed!"], ["Slow waves.", "She slammed it."]])
+    >>> word_ranks(WORD_BASELINES["word counts"], texts).tolist()
+    [[1.0, 1.0], [1.0, 1.0]]
     """
     if other is not None:
         return ranks(_word_scores(vectoriser(), texts, other))
@@ -409,7 +508,12 @@ WORD_BASELINES: dict[str, Callable[[], CountVectorizer]] = {
 
 @dataclass(frozen=True)
 class Identification:
-    """Ranks of the true emotion, ``{(setting, method): [topics, emotions]}``."""
+    """Ranks of the true emotion, ``{(setting, method): [topics, emotions]}``.
+
+    >>> found = Identification({("plain", "probe"): np.array([[1, 2], [1, 1]])}, {"probe": "probe"})
+    >>> found.table()[["setting", "method", "top1", "top5"]].values.tolist()
+    [['plain', 'probe', 0.75, 1.0]]
+    """
 
     ranks: dict[tuple[str, str], np.ndarray]
     kinds: dict[str, str]
@@ -454,6 +558,16 @@ def identify(
     Returns
     -------
     Identification
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> path = tempfile.mkdtemp() + "/stories.jsonl"
+    >>> stories = corpus.load_stories("plain", topics=2, emotions=["angry", "calm"])
+    >>> stories.to_json(path, orient="records", lines=True)
+    >>> found = identify(llm, [extract(llm, path, neutral_limit=2, progress=False)], 20)
+    >>> [method for _, method in found.ranks][2:]
+    ['static embeddings', 'TF-IDF', 'word counts', 'shuffled labels']
     """
     rng = np.random.default_rng(seed)
     found: dict[tuple[str, str], np.ndarray] = {}
@@ -489,6 +603,15 @@ def static_grid(model: TracedModel, extraction: Extraction) -> np.ndarray:
     """Return ``[topics, emotions, d_model]`` mean static embeddings of the stories.
 
     Of the same tokens that the vectors are made of, topic means removed.
+
+    >>> from emotion_concepts.vectors import Stacked
+    >>> stories = corpus.load_stories("plain", topics=2, emotions=["angry", "calm"])
+    >>> x = Stacked(np.random.default_rng(0).normal(size=(4, 1, 9)))
+    >>> made = Provenance("own", "", "", "", "", skip=10, neutral_variance=0.5)
+    >>> vectors = EmotionVectors.fit(x, stories.emotion, x, provenance=made)
+    >>> found = static_grid(llm, Extraction("plain", stories, x, x, vectors))
+    >>> found.shape, bool(np.abs(found.mean(1)).max() < 1e-6)
+    ((2, 2, 576), True)
     """
     skip = extraction.vectors.provenance.skip
     embedded = mean_embedding(model, extraction.stories.text, skip=skip)
@@ -499,6 +622,15 @@ def word_means(extractions: Sequence[Extraction]) -> tuple[TfidfVectorizer, list
     """Return TF-IDF learnt on all stories, and each register's ``[emotions, words]`` means.
 
     Topic means are removed as for the vectors; emotions in the order of the first extraction.
+
+    >>> from emotion_concepts.vectors import Stacked
+    >>> texts = ["a slow bus", "a slammed bus", "slow tea", "slammed tea"]
+    >>> stories = {"emotion": ["calm", "angry"] * 2, "topic": ["bus", "bus", "tea", "tea"]}
+    >>> stories, x = pd.DataFrame({**stories, "text": texts}), Stacked(np.eye(4)[:, None])
+    >>> vectors = EmotionVectors.fit(x, stories.emotion, x, neutral_variance=0)
+    >>> vectoriser, [means] = word_means([Extraction("own", stories, x, x, vectors)])
+    >>> vectoriser.get_feature_names_out()[means.argmax(1)].tolist()
+    ['slow', 'slammed']
     """
     texts = [extraction.texts() for extraction in extractions]
     vectoriser = TfidfVectorizer(sublinear_tf=True, min_df=2)
@@ -518,6 +650,19 @@ def identification_by_layer(extractions: Sequence[Extraction], *, seed: int = 0)
     -------
     DataFrame
         With columns setting, layer, top1, low, high.
+
+    Examples
+    --------
+    >>> from emotion_concepts.vectors import Stacked
+    >>> stories = corpus.load_stories("plain", topics=4, emotions=["angry", "calm"])
+    >>> x = np.zeros((8, 2, 3))
+    >>> x[:, 0, 0] = [1, -1, 1, -1, 1, -1, 1, -1]
+    >>> x[:, 1, 0] = [1, -1, -1, 1, 1, -1, -1, 1]  # in every topic the reverse of the topic before
+    >>> neutral = Stacked(np.array([[[0.0, 0, 1]] * 2, [[0, 0, -1]] * 2]))
+    >>> vectors = EmotionVectors.fit(Stacked(x), stories.emotion, neutral)
+    >>> found = Extraction("plain", stories, Stacked(x), neutral, vectors)
+    >>> identification_by_layer([found]).top1.tolist()
+    [1.0, 0.0]
     """
     rows = []
     for layer in range(extractions[0].vectors.n_layers):
@@ -541,8 +686,27 @@ def within_batches(extraction: Extraction, layer: int) -> dict[str, np.ndarray]:
     -------
     dict
         "own batch": ``[topics, emotions]`` ranks, and "chance": ``[emotions]``.
+
+    Raises
+    ------
+    BadInput
+        If it is not known which stories were written together.
+
+    Examples
+    --------
+    >>> from emotion_concepts.vectors import Stacked
+    >>> names = ["afraid", "alarmed", "amazed", "ashamed"]  # two pairs, each of one batch
+    >>> stories = corpus.load_stories("literary", topics=2, emotions=names)
+    >>> x = Stacked(np.tile(np.eye(4, 5), (2, 1))[:, None])
+    >>> neutral = Stacked(np.array([[[0.0, 0, 0, 0, 1]], [[0, 0, 0, 0, -1]]]))
+    >>> vectors = EmotionVectors.fit(x, stories.emotion, neutral)
+    >>> found = within_batches(Extraction("literary", stories, x, neutral, vectors), 0)
+    >>> found["own batch"].tolist(), found["chance"].tolist()
+    ([[1.0, 1.0, 1.0, 1.0], [1.0, 1.0, 1.0, 1.0]], [0.5, 0.5, 0.5, 0.5])
     """
     grid, batches = extraction.crossed(layer), extraction.batches()[0]
+    if pd.isna(batches).any():
+        raise BadInput(f"the stories of {extraction.register} do not say their writing batch")
     components = components_for(extraction.neutral.layer(layer), NEUTRAL_VARIANCE)
     inside = batches[:, None] == batches[None, :]
     own = []

@@ -27,7 +27,13 @@ from emotion_concepts.stats import Estimate, holm, permutation_p, share
 
 
 def check_columns(table: pd.DataFrame, *columns: str) -> None:
-    """Raise BadInput if the table lacks a column or has no rows."""
+    """Raise BadInput if the table lacks a column or has no rows.
+
+    >>> check_columns(pd.DataFrame({"text": ["I sort the mails."]}), "text", "label")
+    Traceback (most recent call last):
+        ...
+    emotion_concepts.errors.BadInput: the table has no column 'label'; it needs text, label
+    """
     if missing := [name for name in columns if name not in table]:
         raise BadInput(f"the table has no column {missing[0]!r}; it needs {', '.join(columns)}")
     if table.empty:
@@ -163,6 +169,14 @@ def rates(graded: pd.DataFrame, outcome: str) -> pd.DataFrame:
     ------
     BadInput
         For a missing column or no rows.
+
+    Examples
+    --------
+    >>> graded = pd.DataFrame({"label": ["cheat", "honest", "cheat", "cheat"], "text": "I try."})
+    >>> graded["direction"] = ["calm", "calm", "desperate", "desperate"]
+    >>> found = rates(graded.assign(kind="emotion", strength=0.1), "cheat")
+    >>> found[["direction", "n", "hits", "rate"]].values.tolist()
+    [['calm', 2, 1, 0.5], ['desperate', 2, 2, 1.0]]
     """
     check_columns(graded, *CELL, "label", "text")
     rows = []
@@ -208,6 +222,16 @@ def rate_tests(
     BadInput
         For a missing column, no emotion cells, or fewer than three random directions at a cell's
         strength.
+
+    Examples
+    --------
+    >>> kinds, names = ["emotion", *["random"] * 3], ["desperate", "r1", "r2", "r3"]
+    >>> cells = pd.DataFrame({"kind": kinds, "direction": names, "strength": 0.1})
+    >>> cells["label"] = ["cheat", "honest", "honest", "honest"]
+    >>> graded = cells.merge(pd.DataFrame({"item": range(6)}), how="cross")
+    >>> found = rate_tests(graded, "cheat")
+    >>> found[["direction", "difference", "passes"]].values.tolist()
+    [['desperate', 1.0, True]]
     """
     check_columns(graded, *CELL, "item", "label")
     rng = np.random.default_rng(seed)
@@ -315,7 +339,11 @@ def score_auc(
 
 
 def wins(scores: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """Return ``[n of label 1, n of label 0]``: 1 where the first scores higher, a tie is half."""
+    """Return ``[n of label 1, n of label 0]``: 1 where the first scores higher, a tie is half.
+
+    >>> wins(np.array([3.0, 1.0, 2.0, 1.0]), np.array([True, True, False, False])).tolist()
+    [[1.0, 1.0], [0.0, 0.5]]
+    """
     return np.heaviside(scores[labels, None] - scores[~labels], 0.5)
 
 
@@ -326,7 +354,13 @@ def wins_interval(
     rng: np.random.Generator,
     resamples: int,
 ) -> tuple[float, float]:
-    """Return the 95 % interval of the mean of `wins`, or of their differences, over groups."""
+    """Return the 95 % interval of the mean of `wins`, or of their differences, over groups.
+
+    >>> labels = np.array([True, True, False, False])
+    >>> won = wins(np.array([4.0, 3.0, 2.0, 1.0]), labels)
+    >>> wins_interval(won, labels, [0, 1, 0, 1], np.random.default_rng(0), resamples=200)
+    (1.0, 1.0)
+    """
     names, group = np.unique(groups, return_inverse=True)
     k, own = len(names), np.eye(len(names))[group]
     won = own[labels].T @ won @ own[~labels]
@@ -355,6 +389,14 @@ def text_auc(
     ------
     BadInput
         For different lengths, or fewer than two groups or labels.
+
+    Examples
+    --------
+    >>> steered = [f"I must write to {name} now" for name in ("Ines", "Greta", "Paul", "Maya")]
+    >>> plain = [f"I sort the mails of {name}" for name in ("Ines", "Greta", "Paul", "Maya")]
+    >>> found = text_auc(steered + plain, [1] * 4 + [0] * 4, groups=[*range(4), *range(4)])
+    >>> found.value, found.n
+    (1.0, 8)
     """
     return score_auc(own_words(texts, labels, groups), labels, groups=groups, seed=seed)
 
@@ -379,6 +421,12 @@ def own_words(texts: Sequence[str], labels: Sequence[int], groups: Sequence) -> 
     ------
     BadInput
         As `text_auc`.
+
+    Examples
+    --------
+    >>> texts = ["I must write to Ines now", "I sort mails", "I must call now", "I sort letters"]
+    >>> (own_words(texts, [1, 0, 1, 0], groups=["Ines", "Ines", "Paul", "Paul"]) > 0).tolist()
+    [True, False, True, False]
     """
     labels = check_labels(labels, groups)
     if len(texts) != len(labels):
@@ -394,7 +442,12 @@ def own_words(texts: Sequence[str], labels: Sequence[int], groups: Sequence) -> 
 
 
 def word_model() -> Pipeline:
-    """Return a logistic regression on TF-IDF of words and pairs of words, to be fitted."""
+    """Return a logistic regression on TF-IDF of words and pairs of words, to be fitted.
+
+    >>> model = word_model().fit(["I must write to Ines now", "I sort the mails"], [1, 0])
+    >>> model.predict(["Write now!", "She sorts mails"]).tolist()
+    [1, 0]
+    """
     # balanced classes: an intercept that differs by fold would be a clue of its own
     return make_pipeline(
         TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True),
@@ -403,7 +456,11 @@ def word_model() -> Pipeline:
 
 
 def check_labels(labels: Sequence[int], groups: Sequence) -> np.ndarray:
-    """Return labels as ``[n]`` bool; raise BadInput unless they are binary, one a group."""
+    """Return labels as ``[n]`` bool; raise BadInput unless they are binary, one a group.
+
+    >>> check_labels([1, 0, 1], groups=["bookshop", "bookshop", "dental"]).tolist()
+    [True, False, True]
+    """
     labels = np.asarray(labels)
     if len(groups) != len(labels) or len(set(groups)) < 2:
         raise BadInput(f"{len(labels)} labels need as many groups, at least two of them different")

@@ -244,6 +244,19 @@ def read_passages(
     ------
     BadInput
         If a passage has no token left to read.
+
+    Examples
+    --------
+    >>> texts = ["The bus stops at the corner."]
+    >>> [x] = token_residuals(llm, texts, [0])
+    >>> centre = x[SKIP:].mean(0)
+    >>> own = x[[5, 6]] - centre  # as if " corner" were calm, and the full stop angry
+    >>> rest = np.ones((2, 1)), centre, np.zeros(1, int), np.ones(1)
+    >>> probes = EmotionVectors(("calm", "angry"), own, *rest)
+    >>> found = read_passages(llm, probes, texts, layer=0, emotions=["calm", "angry"], top=1)
+    >>> [snippet] = found.snippets["calm"]
+    >>> snippet.tokens[snippet.values.argmax()], found.n_tokens
+    (' corner', 3)
     """
     probes = vectors.select(emotions)
     read = []
@@ -324,6 +337,15 @@ def family_enrichment(
     ------
     BadInput
         If `means` does not fit the passages and emotions.
+
+    Examples
+    --------
+    >>> passages = ["An angry man.", "A calm sea.", "He was afraid.", "The bus is here."]
+    >>> found, table = family_enrichment(np.eye(4, 3), passages, ["angry", "calm", "afraid"])
+    >>> print(found)
+    1.00 [1.00, 1.00]
+    >>> table.own.tolist(), table.everywhere.tolist()
+    ([1.0, 1.0, 1.0], [0.25, 0.25, 0.25])
     """
     if means.shape != (len(passages), len(emotions)) or len(emotions) < 2:
         raise BadInput(
@@ -369,6 +391,13 @@ def valence_agreement(
     ------
     BadInput
         Without both positive and negative emotions, or as in `stats.correlation`.
+
+    Examples
+    --------
+    >>> mood = np.arange(6.0)
+    >>> means = np.column_stack([mood, -mood])  # of a probe for happy and of one for sad
+    >>> print(valence_agreement(means, mood, np.array([3.2, -2.8])))
+    1.00 [1.00, 1.00]
     """
     emotion_valence = np.asarray(emotion_valence, dtype=float)
     positive, negative = emotion_valence > 0, emotion_valence < 0

@@ -41,6 +41,15 @@ class Comparison:
     vectors : EmotionVectors
     prompts : DataFrame
         set, kind and text of each.
+
+    Examples
+    --------
+    >>> axes, one, zero = np.eye(2)[:, None], np.ones((2, 1)), np.zeros((1, 2))
+    >>> v = EmotionVectors(("calm", "angry"), axes, one, zero, np.zeros(1, int), np.ones(1))
+    >>> prompts = pd.DataFrame({"set": ["neutral"], "kind": ["any"], "text": ["Is it late?"]})
+    >>> base, post = np.array([[[0.0, 2.0]]]), np.array([[[3.0, 4.0]]])
+    >>> Comparison(base, post, v, prompts).shift(0).round(6).tolist()
+    [[0.6, -0.2]]
     """
 
     base: np.ndarray
@@ -97,6 +106,17 @@ def compare_models(
     ------
     BadInput
         For models of different shapes, vectors of another shape, or an unknown form.
+
+    Examples
+    --------
+    >>> from emotion_concepts.tracing import MeanFrom
+    >>> texts = ["She begged for one more day.", "He breathed slowly by the lake."]
+    >>> read = pooled_residuals(llm, texts, MeanFrom(1))
+    >>> vectors = EmotionVectors.fit(read, ["desperate", "calm"], read, neutral_variance=0)
+    >>> prompts = pd.DataFrame({"set": ["neutral"], "kind": ["any"], "text": ["Is it late?"]})
+    >>> found = compare_models(llm, llm, vectors, prompts, form="transcript")
+    >>> found.shift(20).tolist()
+    [[0.0, 0.0]]
     """
     shapes = {(model.n_layers, model.d_model) for model in (base, post)}
     if len(shapes) > 1:
@@ -124,6 +144,11 @@ def as_prompts(model: TracedModel, texts: Sequence[str], form: str) -> list[str]
     ------
     BadInput
         For an unknown form.
+
+    Examples
+    --------
+    >>> as_prompts(llm, ["Is it late?"], "transcript")
+    ['Human: Is it late?\\n\\nAssistant:']
     """
     if form == "chat":
         return [model.chat_prompt([{"role": "user", "content": text}]) for text in texts]
@@ -139,6 +164,11 @@ def resampled_profiles(readings: np.ndarray, *, resamples: int = 2000, seed: int
     """Return mean profiles of resampled prompts, ``[resamples, emotions]``.
 
     readings : ``[prompts, emotions]``
+
+    >>> readings = np.array([[0.0, 1.0], [2.0, 1.0]])  # prompts differ in the first emotion alone
+    >>> found = resampled_profiles(readings, resamples=100)
+    >>> found.shape, found.min(0).tolist(), found.max(0).tolist()
+    ((100, 2), [0.0, 1.0], [2.0, 1.0])
     """
     n = len(readings)
     weights = np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), resamples) / n
@@ -166,6 +196,12 @@ def profile_agreement(
     ------
     BadInput
         For pairs of which one side has more prompts.
+
+    Examples
+    --------
+    >>> a, b = np.arange(5) + 0.1 * np.random.default_rng(0).normal(size=(2, 30, 5))
+    >>> print(profile_agreement(a, b, paired=False))
+    1.00 [1.00, 1.00]
     """
     if paired and len(a) != len(b):
         raise BadInput(f"{len(a)} and {len(b)} prompts make no pairs; give paired=False")
@@ -190,6 +226,14 @@ def split_half(shift: np.ndarray, *, splits: int = 200, seed: int = 0) -> Estima
     -------
     Estimate
         Mean over random splits, and their 95 % range, stepped up; n prompts.
+
+    Examples
+    --------
+    >>> noise = np.random.default_rng(0).normal(size=(40, 60))
+    >>> round(split_half(np.linspace(-9, 9, 60) + noise).value, 2)
+    1.0
+    >>> split_half(noise).value < 0.5
+    True
     """
     rng = np.random.default_rng(seed)
     found = []
@@ -215,6 +259,13 @@ def movers(
     DataFrame
         With columns emotion, shift, low, high (over prompts), p (two-sided t over prompts), moved
         (false discovery rate below .05 over all emotions).
+
+    Examples
+    --------
+    >>> noise = 0.1 * np.random.default_rng(0).normal(size=(20, 3))
+    >>> found = movers(np.array([-0.5, 0.0, 0.5]) + noise, ["exuberant", "calm", "brooding"])
+    >>> found[["emotion", "moved"]].values.tolist()
+    [['brooding', True], ['calm', False], ['exuberant', True]]
     """
     draws = resampled_profiles(shift, resamples=resamples, seed=seed)
     low, high = np.quantile(draws, [0.025, 0.975], axis=0)
@@ -234,6 +285,15 @@ def random_displacements(
 
     Each is as long as the mean displacement from base to post. Its direction is drawn with the
     covariance of the base model's residual streams over prompts: one that texts differ in.
+
+    >>> axes, one, zero = np.eye(2, 6)[:, None], np.ones((2, 1)), np.zeros((1, 6))
+    >>> v = EmotionVectors(("calm", "angry"), axes, one, zero, np.zeros(1, int), np.ones(1))
+    >>> base = np.random.default_rng(0).normal(size=(9, 1, 6))
+    >>> prompts = pd.DataFrame({"set": "neutral", "kind": "any", "text": ["Is it late?"] * 9})
+    >>> random_displacements(Comparison(base, base + 1, v, prompts), 0, draws=99).shape
+    (99, 2)
+    >>> bool(abs(random_displacements(Comparison(base, base, v, prompts), 0)).max() < 1e-12)
+    True
     """
     x, after = comparison.base[:, layer], comparison.post[:, layer]
     length = np.linalg.norm((after - x).mean(0))
@@ -262,6 +322,14 @@ def against_ratings(
     -------
     dict
         {name: Estimate}; the interval resamples emotions, n is the number of those that are rated.
+
+    Examples
+    --------
+    >>> shift = np.array([-0.4, -0.3, -0.1, 0.0, 0.1, 0.2, 0.4, 0.5])
+    >>> null = np.random.default_rng(0).normal(size=(99, 8))
+    >>> found = against_ratings(shift, null, {"valence": np.arange(8.0)})["valence"]
+    >>> round(found.value, 6), found.n, found.p
+    (1.0, 8, 0.01)
     """
     found = {}
     for name, values in ratings.items():
@@ -283,6 +351,18 @@ def by_layer(comparison: Comparison) -> pd.DataFrame:
         One row a layer: layer, size (root mean square over emotions of the mean shift), neighbour
         (r over emotions with the shift of the layer before; none at the first), agreement (r over
         emotions of base and post).
+
+    Examples
+    --------
+    >>> axes, one, zero = np.zeros((3, 2, 6)), np.ones((3, 2)), np.zeros((2, 6))
+    >>> axes[range(3), :, range(3)] = 1
+    >>> names = ("calm", "angry", "brooding")
+    >>> v = EmotionVectors(names, axes, one, zero, np.zeros(2, int), np.ones(2))
+    >>> base = np.random.default_rng(0).normal(size=(9, 2, 6))
+    >>> post = base + [[0], [1]]  # the second layer alone is moved
+    >>> prompts = pd.DataFrame({"set": "neutral", "kind": "any", "text": ["Is it late?"] * 9})
+    >>> (by_layer(Comparison(base, post, v, prompts))["size"] > 0).tolist()
+    [False, True]
     """
     rows, before = [], None
     for layer in range(comparison.base.shape[1]):
@@ -302,6 +382,10 @@ def gains(before: np.ndarray, after: np.ndarray) -> np.ndarray:
     """Return how much each option gained on the mean of the others, ``[items, options]``.
 
     before, after : ``[items, options]`` log-probabilities per token
+
+    >>> before = np.array([[-2.0, -2.0, -2.0]])
+    >>> gains(before, before + [0.6, 0.0, 0.0]).round(6).tolist()
+    [[0.6, -0.3, -0.3]]
     """
     change = after - before
     others = (change.sum(1, keepdims=True) - change) / (change.shape[1] - 1)
@@ -309,14 +393,27 @@ def gains(before: np.ndarray, after: np.ndarray) -> np.ndarray:
 
 
 def perplexity_ratio(before: TracedModel, after: TracedModel, texts: Sequence[str]) -> float:
-    """Return the perplexity of texts' second halves, given the first, after over before."""
+    """Return the perplexity of texts' second halves, given the first, after over before.
+
+    >>> perplexity_ratio(llm, llm, ["The bus stops at the corner."])
+    1.0
+    """
     heads, tails = zip(*map(halves, texts), strict=True)
     a, b = (continuation_logprobs(model, heads, tails) for model in (before, after))
     return float(np.exp((a.total - b.total).sum() / a.n_tokens.sum()))
 
 
 def between(a: Comparison, b: Comparison) -> Comparison:
-    """Return the comparison of what two models became after training from one base."""
+    """Return the comparison of what two models became after training from one base.
+
+    >>> axes, one, zero = np.eye(2)[:, None], np.ones((2, 1)), np.zeros((1, 2))
+    >>> v = EmotionVectors(("calm", "angry"), axes, one, zero, np.zeros(1, int), np.ones(1))
+    >>> prompts = pd.DataFrame({"set": ["neutral"], "kind": ["any"], "text": ["Is it late?"]})
+    >>> base, to_calm, to_anger = np.array([[[[1.0, 1.0]]], [[[1.0, 0.0]]], [[[0.0, 1.0]]]])
+    >>> a, b = (Comparison(base, post, v, prompts) for post in (to_calm, to_anger))
+    >>> between(a, b).shift(0).tolist()
+    [[-1.0, 1.0]]
+    """
     return Comparison(a.post, b.post, a.vectors, a.prompts)
 
 
@@ -337,6 +434,14 @@ def likeness(
     -------
     tuple
         (mean r over splits, arms by arms; share of splits in which each arm is most like itself).
+
+    Examples
+    --------
+    >>> noise = 0.1 * np.random.default_rng(0).normal(size=(2, 20, 3))
+    >>> arms = {"warm": noise[0] + [0, 1, 2], "stern": noise[1] + [2, 1, 0]}
+    >>> r, own = likeness(arms)
+    >>> r.round(1).values.tolist(), own.tolist()
+    ([[1.0, -1.0], [-1.0, 1.0]], [1.0, 1.0])
     """
     names, rng = list(shifts), np.random.default_rng(seed)
     found = np.empty((splits, len(names), len(names)))
@@ -352,7 +457,13 @@ def likeness(
 
 
 def word_logprobs(model: TracedModel, prompts: Sequence[str], tokens: Sequence[int]) -> np.ndarray:
-    """Return the log of the probability that the next token is one of these, ``[prompts]``."""
+    """Return the log of the probability that the next token is one of these, ``[prompts]``.
+
+    >>> corner, lake = (llm.tokenizer(word)["input_ids"] for word in (" corner", " lake"))
+    >>> prompts = ["The bus stops at the street", "He swam in the"]
+    >>> (word_logprobs(llm, prompts, corner) > word_logprobs(llm, prompts, lake)).tolist()
+    [True, False]
+    """
     return scipy.special.logsumexp(next_token_logprobs(model, prompts)[:, list(tokens)], axis=1)
 
 
@@ -373,6 +484,13 @@ def named_by_centroids(residuals: np.ndarray, own: np.ndarray, groups: np.ndarra
     ------
     BadInput
         For an emotion whose texts are all of one group.
+
+    Examples
+    --------
+    >>> residuals = np.array([[1.0, 0.0], [0.0, 1.0], [3.0, 1.0], [1.0, 3.0]])
+    >>> own, groups = np.array(["calm", "angry"] * 2), np.array(["home", "home", "work", "work"])
+    >>> named_by_centroids(residuals, own, groups).tolist()
+    [1.0, 1.0, 1.0, 1.0]
     """
     names, own = np.unique(own, return_inverse=True)
     for k, name in enumerate(names):

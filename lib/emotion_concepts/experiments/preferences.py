@@ -101,6 +101,14 @@ def compare(
         Letters follow the paper: the reply is begun with a bracket, and A and B are compared.
     question : str
         With ``{a}`` and ``{b}``; letters list the options below it.
+
+    Examples
+    --------
+    >>> asked = compare(llm, "reading a book", "counting sand", measure="letters")
+    >>> asked[0].prompt.splitlines()[-4:-2], [question.options for question in asked]
+    (['(A) reading a book', '(B) counting sand<|im_end|>'], [('A', 'B'), ('B', 'A')])
+    >>> [question.prompt[slice(*question.spans[0])] for question in asked]
+    ['reading a book', 'reading a book']
     """
     out = []
     for first, second in ((a, b), (b, a)):
@@ -124,7 +132,14 @@ def compare(
 
 
 def judge(model: TracedModel, activity: str) -> list[Question]:
-    """Return one question for each frame of `VERDICTS` about an activity."""
+    """Return one question for each frame of `VERDICTS` about an activity.
+
+    >>> asked = judge(llm, "reading a book")
+    >>> len(asked), asked[0].options
+    (4, (' love it', ' hate it'))
+    >>> asked[0].prompt.endswith("I would"), "feel about reading a book?" in asked[0].prompt
+    (True, True)
+    """
     out = []
     for question, reply, good, bad in VERDICTS:
         text = question.format(a=activity)
@@ -162,7 +177,13 @@ def answers(
     steering: Steering | None = None,
     progress: str | None = None,
 ) -> Answers:
-    """Return the model's answers; steering has one row a question."""
+    """Return the model's answers; steering has one row a question.
+
+    >>> question = Question("The bus stops at the street", (), (" corner", " purple"))
+    >>> found = answers(llm, [question])
+    >>> bool(found.log_odds[0] > 0)
+    True
+    """
     found = option_logprobs(
         model,
         [question.prompt for question in questions],
@@ -180,6 +201,12 @@ def about(
 
     By letters and words each item meets each activity of the reference set; by verdicts it stands
     alone.
+
+    >>> items, reference = ["reading a book", "counting sand"], ["washing a cup"]
+    >>> len(about(llm, items, reference, measure="words"))
+    4
+    >>> len(about(llm, items, reference, measure="verdicts"))
+    8
     """
     if measure == "verdicts":
         return list(chain(*(judge(model, item) for item in items)))
@@ -200,6 +227,13 @@ def competence(
         One row a kind and measure: kind ("taste", "fact"; verdicts have no facts), measure,
         accuracy (position taken out) with low, high, n and p against a coin, and bias (mean
         log-odds of whatever stands first; 0 for verdicts).
+
+    Examples
+    --------
+    >>> from emotion_concepts.scenarios import load_choices
+    >>> found = competence(llm, load_choices()[:2])
+    >>> found[["kind", "measure", "n"]].values.tolist()
+    [['fact', 'letters', 2], ['fact', 'words', 2]]
     """
     rows = []
     for kind, items in choices.groupby("kind", sort=False):
@@ -234,6 +268,10 @@ def measure_that_speaks(checks: pd.DataFrame) -> str | None:
 
     Right means at least .7 of them, with an interval that leaves out one half, and within .05 of
     the best measure: one that just passes does not silence one that is nearly always right.
+
+    >>> checks = pd.DataFrame({"kind": "taste", "measure": MEASURES})
+    >>> measure_that_speaks(checks.assign(accuracy=[0.5, 0.9, 0.92], low=[0.4, 0.8, 0.82]))
+    'words'
     """
     taste = checks[checks.kind == "taste"].set_index("measure")
     for measure in MEASURES:
@@ -304,6 +342,13 @@ def preferences(
     steered, add, layers
         Numbers of the items whose tokens are steered; ``[n_layers, d_model]`` to add to them, in
         units of the residual stream; and the layers where.
+
+    Examples
+    --------
+    >>> items = ["reading", "singing", "queueing"]
+    >>> found = preferences(llm, items, measure="words", opponents=2)
+    >>> found.odds.shape, round(float(found.elo.mean()))
+    ((3,), 1500)
     """
     pairs = design(len(items), opponents)
     if measure == "verdicts":
@@ -371,6 +416,10 @@ def standing(
     """Return ``[n]`` log-odds of each item over the mean of a fixed reference set.
 
     Unlike Elo this cannot be compressed: what one item gains no other loses.
+
+    >>> items = ["helping a friend", "hurting a friend"]
+    >>> (standing(llm, items, ["washing a cup"], measure="words") > 0).tolist()
+    [True, False]
     """
     asked = about(model, items, reference, measure=measure)
     found = answers(model, asked, progress=progress).log_odds.reshape(len(items), -1).mean(1)
@@ -384,6 +433,10 @@ def word_fluency(model: TracedModel, texts: Sequence[str]) -> np.ndarray:
     """Return ``[n]`` mean log-probability of an activity's words where nothing is chosen.
 
     What a measure by words would follow if it knew no preference.
+
+    >>> plain, odd = word_fluency(llm, ["reading a book", "reading a zebra"])
+    >>> bool(plain > odd)
+    True
     """
     prompt = model.chat_prompt([{"role": "user", "content": "Name an activity."}])
     space = "" if prompt[-1].isspace() else " "  # a base transcript ends in a colon
@@ -397,7 +450,11 @@ def word_fluency(model: TracedModel, texts: Sequence[str]) -> np.ndarray:
 def activity_residuals(
     model: TracedModel, texts: Sequence[str], *, progress: str | None = None
 ) -> PooledResiduals:
-    """Return ``[n, n_layers, d_model]`` over an activity's tokens, when asked how it would feel."""
+    """Return ``[n, n_layers, d_model]`` over an activity's tokens, when asked how it would feel.
+
+    >>> activity_residuals(llm, ["reading a book"]).shape
+    (1, 30, 576)
+    """
     prompts, spans = [], []
     for text in texts:
         prompt = model.chat_prompt([{"role": "user", "content": FEELING.format(a=text)}])
@@ -427,6 +484,15 @@ def probe_correlations(
     DataFrame
         One row an emotion: emotion, r, low, high, n, p (activities shuffled), passes (false
         discovery rate below .05 over emotions), low_null, high_null (central 95 % of shuffled r).
+
+    Examples
+    --------
+    >>> rng = np.random.default_rng(0)
+    >>> preference, noise = rng.normal(size=(2, 30))
+    >>> readings = np.column_stack([preference, -preference, noise])
+    >>> found = probe_correlations(readings, preference, ["happy", "afraid", "calm"])
+    >>> found.r[:2].round(6).tolist(), found.passes.tolist()
+    ([1.0, -1.0], [True, True, False])
     """
     r = column_correlations(readings, preference)
     null = permuted_correlations(readings, preference, resamples=resamples, seed=seed)
@@ -479,6 +545,14 @@ def over_emotions(
     -------
     Estimate
         The correlation r.
+
+    Examples
+    --------
+    >>> rng, valence = np.random.default_rng(0), np.linspace(-1, 1, 6)
+    >>> preference = rng.normal(size=30)
+    >>> readings = np.outer(preference, valence) + rng.normal(size=(30, 6))
+    >>> over_emotions(readings, preference, valence).value > 0.8
+    True
     """
     known = ~np.isnan(values)
     r = column_correlations(readings[:, known], preference)
@@ -509,6 +583,14 @@ def predictions(
     -------
     DataFrame
         With columns source, r, low, high, n, p (preference shuffled), predicted (``[activities]``).
+
+    Examples
+    --------
+    >>> preference, noise = np.random.default_rng(0).normal(size=(2, 40))
+    >>> readings = np.column_stack([preference, -preference]) + 0.1 * noise[:, None]
+    >>> found = predictions({"vectors": readings}, preference, permutations=19)
+    >>> found.source[0], bool(found.r[0] > 0.9), float(found.p[0])
+    ('vectors', True, 0.05)
     """
     rng = np.random.default_rng(seed)
     shuffled = np.stack([rng.permutation(preference) for _ in range(permutations)], axis=1)
@@ -531,7 +613,14 @@ def predictions(
 def prediction_difference(
     table: pd.DataFrame, a: str, b: str, preference: np.ndarray, *, seed: int = 0
 ) -> Estimate:
-    """Return r of source a minus r of source b, with an interval over activities."""
+    """Return r of source a minus r of source b, with an interval over activities.
+
+    >>> preference = np.arange(8.0)
+    >>> table = pd.DataFrame({"source": ["vectors", "words"]})
+    >>> table["predicted"] = [2 * preference, -preference]
+    >>> round(prediction_difference(table, "vectors", "words", preference).value, 6)
+    2.0
+    """
     predicted = table.set_index("source").predicted
 
     def difference(x, y, z, axis=-1):
@@ -544,7 +633,12 @@ def prediction_difference(
 
 
 def spread_over(table: pd.DataFrame, n: int, *, always: Sequence[str] = ()) -> list[str]:
-    """Return n emotions spread evenly over the range of r, ends included, and those of `always`."""
+    """Return n emotions spread evenly over the range of r, ends included, and those of `always`.
+
+    >>> table = pd.DataFrame({"emotion": ["calm", "afraid", "happy"], "r": [0.1, -0.5, 0.6]})
+    >>> spread_over(table, 2), spread_over(table, 2, always=["calm"])
+    (['afraid', 'happy'], ['calm', 'afraid', 'happy'])
+    """
     ranked = table.sort_values("r").emotion.tolist()
     return list(dict.fromkeys([*always, *evenly(ranked, n)]))
 
@@ -576,6 +670,18 @@ def steered_shifts(
     DataFrame
         One row a direction, strength and item: kind, direction, strength, item (number), shift (of
         its log-odds, mean over references), fluency (of the reply, against unsteered).
+
+    Examples
+    --------
+    >>> from emotion_concepts.tracing import MeanFrom, pooled_residuals
+    >>> texts = ["She begged for one more day.", "He breathed slowly by the lake."]
+    >>> read = pooled_residuals(llm, texts, MeanFrom(1))
+    >>> vectors = EmotionVectors.fit(read, ["desperate", "calm"], read, neutral_variance=0)
+    >>> options = {"layers": [15], "strengths": [0.0, 0.5], "measure": "words"}
+    >>> chosen, items = {("emotion", "calm"): vectors["calm"]}, ["reading"]
+    >>> found = steered_shifts(llm, chosen, vectors, items, ["singing"], **options)
+    >>> found.strength.tolist(), (abs(found["shift"]) > 0.001).tolist()
+    ([0.0, 0.5], [False, True])
     """
     asked = about(model, items, reference, measure=measure)
     cells = cells_of(directions, strengths)
@@ -617,6 +723,13 @@ def contrast_difference(one: pd.DataFrame, two: pd.DataFrame, a: str, b: str) ->
     -------
     Estimate
         The contrast in `one` minus that in `two`, item by item; mean with its interval over items.
+
+    Examples
+    --------
+    >>> one = pd.DataFrame({"item": [0, 0, 1, 1], "direction": ["happy", "afraid"] * 2})
+    >>> one["shift"] = [0.5, -0.5, 0.7, -0.3]
+    >>> contrast_difference(one, one.assign(shift=one["shift"] / 4), "happy", "afraid").value
+    0.75
     """
     first, second = (
         by_item[a] - by_item[b]
@@ -650,6 +763,18 @@ def steered_elo(
     steered : numbers of the items whose tokens are steered
     opponents : int
         See `design`.
+
+    Examples
+    --------
+    >>> from emotion_concepts.tracing import MeanFrom, pooled_residuals
+    >>> texts = ["She begged for one more day.", "He breathed slowly by the lake."]
+    >>> read = pooled_residuals(llm, texts, MeanFrom(1))
+    >>> vectors = EmotionVectors.fit(read, ["desperate", "calm"], read, neutral_variance=0)
+    >>> items = ["reading", "singing", "queueing"]
+    >>> options = {"layers": [15], "strength": 0.5, "measure": "words", "opponents": 2}
+    >>> change = steered_elo(llm, vectors["calm"], vectors, items, steered=[0], **options)
+    >>> change.shape, bool(abs(change.sum()) < 0.1)
+    ((3,), True)
     """
     add = unit(direction) * (strength * vectors.residual_norm)[:, None]
     options = {"measure": measure, "opponents": opponents}
@@ -661,7 +786,17 @@ def steered_elo(
 def correlation_layers(
     residuals: PooledResiduals, vectors: EmotionVectors, preference: np.ndarray
 ) -> pd.DataFrame:
-    """Return the preference correlation of each probe at each layer: layer, emotion, r (Fig 55)."""
+    """Return the preference correlation of each probe at each layer: layer, emotion, r (Fig 55).
+
+    >>> from emotion_concepts.vectors import Stacked
+    >>> residuals = Stacked(np.random.default_rng(0).normal(size=(30, 2, 4)))
+    >>> axes, one, zero = np.zeros((2, 2, 4)), np.ones((2, 2)), np.zeros((2, 4))
+    >>> axes[range(2), :, range(2)] = 1
+    >>> v = EmotionVectors(("happy", "afraid"), axes, one, zero, np.zeros(2, int), np.ones(2))
+    >>> found = correlation_layers(residuals, v, preference=residuals.layer(1)[:, 0])
+    >>> found.nlargest(1, "r")[["layer", "emotion"]].values.tolist()
+    [[1, 'happy']]
+    """
     rows = []
     for layer in range(vectors.n_layers):
         read = readings(residuals.layer(layer), vectors.at(layer))

@@ -37,7 +37,11 @@ COLON = TokenAt(1.0)
 def at_colon(
     model: TracedModel, messages: Sequence[str], *, progress: str | None = None
 ) -> PooledResiduals:
-    """Return ``[n, n_layers, d_model]`` residuals at the last token before the reply."""
+    """Return ``[n, n_layers, d_model]`` residuals at the last token before the reply.
+
+    >>> at_colon(llm, ["The bus stops at the corner."]).shape
+    (1, 30, 576)
+    """
     prompts = [model.chat_prompt([{"role": "user", "content": text}]) for text in messages]
     return pooled_residuals(model, prompts, COLON, progress=progress)
 
@@ -47,6 +51,12 @@ def readings(residuals: np.ndarray, directions: np.ndarray, *, centred: bool = T
 
     centred removes the mean over the prompts first: what all prompts share at the colon (the
     template, the coming reply) otherwise decides the cosine.
+
+    >>> residuals = np.array([[9.0, 1.0, 0.0], [9.0, 0.0, 1.0]])
+    >>> readings(residuals, np.eye(3)[1:]).round(1).tolist()
+    [[0.7, -0.7], [-0.7, 0.7]]
+    >>> readings(residuals, np.eye(3)[1:], centred=False).round(1).tolist()
+    [[0.1, 0.0], [0.0, 0.1]]
     """
     x = residuals - residuals.mean(0) if centred else residuals
     return unit(x) @ unit(directions).T
@@ -104,6 +114,15 @@ def scenario_tests(
         One row a method: method, by_probe (share of probes that are highest on a scenario of their
         own), by_scenario (share of scenarios whose highest probe is their own) with low and high,
         hits (``[scenarios]``), difference (own minus other readings), p (labels shuffled), n.
+
+    Examples
+    --------
+    >>> wrong = np.roll(np.eye(8), 1, axis=1)
+    >>> found = scenario_tests({"probe": np.eye(8), "words": wrong}, range(8))
+    >>> found[["method", "by_probe", "by_scenario"]].values.tolist()
+    [['probe', 1.0, 1.0], ['words', 0.0, 0.0]]
+    >>> bool(found.p[0] < 0.001), bool(found.p[1] > 0.1)
+    (True, True)
     """
     own = np.asarray(own)
     rows = []
@@ -122,7 +141,13 @@ def _three(estimate: Estimate) -> tuple[float, float, float]:
 
 
 def hit_difference(tests: pd.DataFrame, a: str, b: str, *, seed: int = 0) -> Estimate:
-    """Return the share of scenarios that method a names minus that of b, on the same scenarios."""
+    """Return the share of scenarios that method a names minus that of b, on the same scenarios.
+
+    >>> hits = [np.ones(8), np.tile([0.0, 1.0], 4)]
+    >>> tests = pd.DataFrame({"method": ["probe", "words"], "hits": hits})
+    >>> hit_difference(tests, "probe", "words").value
+    0.5
+    """
     hits = tests.set_index("method").hits
     return bootstrap(np.mean, hits[a] - hits[b], seed=seed)
 
@@ -136,6 +161,13 @@ def scenario_layers(
     ----------
     residuals : ``[scenarios, n_layers, d]``
     directions : ``[probes, n_layers, d]``
+
+    Examples
+    --------
+    >>> directions = np.stack([np.eye(4), np.eye(4)], axis=1)
+    >>> residuals = np.stack([np.roll(np.eye(4), 1, axis=1), np.eye(4)], axis=1)
+    >>> scenario_layers(residuals, directions, range(4)).by_scenario.tolist()
+    [0.0, 1.0]
     """
     rows = []
     for layer in range(residuals.shape[1]):
@@ -150,6 +182,15 @@ def word_readings(extractions: Sequence[Extraction], texts: Sequence[str]) -> np
 
     TF-IDF of the stories, emotion means with topic means removed as for the vectors, against TF-IDF
     of the texts; averaged over registers. Emotions in the order of the first extraction.
+
+    >>> from emotion_concepts.vectors import Stacked
+    >>> texts = ["a slow bus", "a slammed bus", "slow tea", "slammed tea"]
+    >>> stories = {"emotion": ["calm", "angry"] * 2, "topic": ["bus", "bus", "tea", "tea"]}
+    >>> stories, x = pd.DataFrame({**stories, "text": texts}), Stacked(np.eye(4)[:, None])
+    >>> vectors = EmotionVectors.fit(x, stories.emotion, x, neutral_variance=0)
+    >>> found = Extraction("own", stories, x, x, vectors)
+    >>> word_readings([found], ["The door slammed.", "Slow breath."]).round(1).tolist()
+    [[-0.7, 0.7], [0.7, -0.7]]
     """
     vectoriser, means = word_means(extractions)
     read = unit(vectoriser.transform(texts).toarray())
@@ -174,6 +215,13 @@ def number_changes(
     table : DataFrame
         Columns template and x, one row a prompt, numbered from 0.
     directions : ``[k, d]``
+
+    Examples
+    --------
+    >>> table = pd.DataFrame({"template": "dose", "x": [500, 1000, 2000]})
+    >>> residuals = np.outer(np.log1p(table.x), [2.0, 0.0])
+    >>> number_changes(residuals, table, np.eye(2)).round(6).tolist()
+    [[2.0, 0.0]]
     """
     out = []
     for _, rows in table.groupby("template", sort=False):
@@ -203,6 +251,19 @@ def number_curves(
         One row an emotional template, value and probe: template, title, probe, x, value (projection
         minus the template's mean), control (mean of its controls), low, high (95 % of random
         directions, either sign).
+
+    Examples
+    --------
+    >>> from emotion_concepts import scenarios
+    >>> table = scenarios.load_numbers().query("mirrors == 'dose'")
+    >>> prompts = table.drop_duplicates(["template", "x"])
+    >>> moved = np.where(prompts.template == "dose", np.log(prompts.x), 0)
+    >>> residuals = np.outer(moved, [1, 0, 0, 0])  # along the first probe, afraid
+    >>> curves = number_curves(residuals, table, np.eye(4), np.eye(4)).query("probe == 'afraid'")
+    >>> "I have taken X mg of Tylenol today" in curves.title.iloc[0]
+    True
+    >>> curves.value.is_monotonic_increasing, curves.control.unique().tolist()
+    (True, [0.0])
     """
     probes = list(table.probe.unique())
     prompts = table.drop_duplicates(["template", "x"]).reset_index(drop=True)
@@ -248,6 +309,16 @@ def number_tests(
         One row a claim: template, probe, sign, change (in the claimed direction), p (share of
         random directions that move as much or more that way), control (the largest change among the
         template's controls, that way), passes (p < .05 and above every control).
+
+    Examples
+    --------
+    >>> claim = {"probe": "afraid", "sign": 1, "mirrors": "dose"}
+    >>> slopes = pd.DataFrame({"template": ["dose", "salt"], "change": [2.0, 0.1], **claim})
+    >>> slopes["kind"] = ["emotional", "control"]
+    >>> random = np.random.default_rng(0).normal(scale=0.5, size=(2, 99))
+    >>> found = number_tests(slopes, random, ["dose", "salt"])
+    >>> found[["template", "probe", "change", "control", "passes"]].values.tolist()
+    [['dose', 'afraid', 2.0, 0.1, True]]
     """
     rows = []
     where = {name: n for n, name in enumerate(templates)}
@@ -279,6 +350,13 @@ def among_emotions(
     tests : DataFrame
         From `number_tests`.
     changes : ``[templates, emotions]``
+
+    Examples
+    --------
+    >>> tests = pd.DataFrame({"template": ["dose"], "probe": "afraid", "sign": 1, "change": 2.0})
+    >>> changes = np.array([[2.0, 0.5, -1.0, -3.0]])
+    >>> among_emotions(tests, changes, ["dose"], ["afraid", "sad", "happy", "calm"])
+    [0.25]
     """
     where = {name: n for n, name in enumerate(templates)}
     return [
@@ -302,6 +380,13 @@ def position_residuals(
         ({"statement": its last character, "user": the message's last character, "colon": the last
         token before the reply, "reply": mean over the model's own greedy reply of `new_tokens`
         tokens}, each ``[messages, n_layers, d_model]``; the replies).
+
+    Examples
+    --------
+    >>> message = {"id": "bus", "statement": "The bus left.", "text": "The bus left. What now?"}
+    >>> found, replies = position_residuals(llm, pd.DataFrame([message]), new_tokens=2)
+    >>> list(found), found["reply"].shape, len(replies)
+    (['statement', 'user', 'reply', 'colon'], (1, 30, 576), 1)
     """
     messages = table.drop_duplicates("id")
     prompts = [model.chat_prompt([{"role": "user", "content": text}]) for text in messages.text]
@@ -321,7 +406,11 @@ def position_residuals(
 def last_character(
     model: TracedModel, messages: Sequence[str], *, progress: str | None = None
 ) -> PooledResiduals:
-    """Return ``[n, n_layers, d_model]`` at the user's last character, in the model's template."""
+    """Return ``[n, n_layers, d_model]`` at the user's last character, in the model's template.
+
+    >>> last_character(llm, ["The bus stops at the corner."]).shape
+    (1, 30, 576)
+    """
     prompts = [model.chat_prompt([{"role": "user", "content": text}]) for text in messages]
     ends = [prompt.index(text) + len(text) for prompt, text in zip(prompts, messages, strict=True)]
     spans = [[(end - 1, end)] for end in ends]
@@ -344,6 +433,13 @@ def place_agreement(
     -------
     Estimate
         The correlation r; its n counts readings, messages times probes, which are not independent.
+
+    Examples
+    --------
+    >>> a = np.random.default_rng(0).normal(size=(6, 3))
+    >>> a -= a.mean(0)
+    >>> print(place_agreement(a, 2 * a))
+    1.00 [1.00, 1.00]
     """
     rng = np.random.default_rng(seed)
     n = len(a)
@@ -370,6 +466,17 @@ def span_readings(model: TracedModel, vectors: EmotionVectors, table: pd.DataFra
     -------
     DataFrame
         With the columns of `table`, layer and reading.
+
+    Examples
+    --------
+    >>> from emotion_concepts import scenarios
+    >>> table = scenarios.load_locality().query("pair == 'marriage'")
+    >>> drawn = np.random.default_rng(0).normal(size=(2, 30, 576))
+    >>> rest = np.ones((2, 30)), np.zeros((30, 576)), np.zeros(30, int), np.ones(30)
+    >>> vectors = EmotionVectors(("happy", "sad"), unit(drawn), *rest)
+    >>> found = span_readings(llm, vectors, table)
+    >>> found.span.unique().tolist(), found.layer.nunique(), len(found)
+    (['word', 'rest', 'colon'], 30, 180)
     """
     texts = list(dict.fromkeys(table.text))
     prompts = {text: model.chat_prompt([{"role": "user", "content": text}]) for text in texts}
@@ -412,6 +519,17 @@ def pair_map(
     ------
     BadInput
         If the versions do not have the same number of tokens.
+
+    Examples
+    --------
+    >>> from emotion_concepts import scenarios
+    >>> table = scenarios.load_locality().query("pair == 'marriage'")
+    >>> drawn = np.random.default_rng(0).normal(size=(2, 30, 576))
+    >>> rest = np.ones((2, 30)), np.zeros((30, 576)), np.zeros(30, int), np.ones(30)
+    >>> vectors = EmotionVectors(("happy", "sad"), unit(drawn), *rest)
+    >>> difference, tokens = pair_map(llm, vectors, table)
+    >>> tokens[int((np.abs(difference).max(0) > 0.01).argmax())]  # the first that differs
+    ' wonderful'
     """
     texts = dict(zip(table.version, table.text, strict=True))
     prompts = {v: model.chat_prompt([{"role": "user", "content": t}]) for v, t in texts.items()}
@@ -442,6 +560,15 @@ def pair_effects(span_table: pd.DataFrame, *, resamples: int = 2000, seed: int =
     -------
     DataFrame
         With columns family, span, layer, effect, low, high, n.
+
+    Examples
+    --------
+    >>> spans = {"family": "context", "span": "word", "layer": 20, "sign": [1, -1, 1, -1]}
+    >>> spans |= {"pair": ["marriage", "marriage", "visit", "visit"]}
+    >>> spans |= {"reading": [0.3, 0.1, 0.5, 0.1]}
+    >>> found = pair_effects(pd.DataFrame(spans))
+    >>> found[["span", "effect", "n"]].round(2).values.tolist()
+    [['word', 0.3, 2]]
     """
     rng = np.random.default_rng(seed)
     by_pair, rows = _by_pair(span_table, "pair"), []
@@ -463,6 +590,13 @@ def local_effect(effects: pd.DataFrame, family: str, span: str, layer: int) -> E
     ------
     BadInput
         If there is none of this family, span and layer.
+
+    Examples
+    --------
+    >>> where = {"family": "context", "span": ["word", "colon"], "layer": 20}
+    >>> sizes = {"effect": [0.3, 0.1], "low": [0.2, 0.0], "high": [0.4, 0.2], "n": 10}
+    >>> print(local_effect(pd.DataFrame({**where, **sizes}), "context", "word", 20))
+    0.30 [0.20, 0.40]
     """
     here = (effects.family == family) & (effects.span == span) & (effects.layer == layer)
     if not here.any():
@@ -500,6 +634,15 @@ def beyond_control(
     ------
     BadInput
         If a pair has no control.
+
+    Examples
+    --------
+    >>> spans = {"family": ["number"] * 4 + ["number_control"] * 4, "span": "colon", "layer": 20}
+    >>> spans |= {"mirrors": ["dose", "dose", "debt", "debt"] * 2, "sign": [1, -1] * 4}
+    >>> spans |= {"reading": [0.3, 0.1, 0.5, 0.1, 0.2, 0.1, 0.4, 0.1]}
+    >>> where = {"span": "colon", "layer": 20}
+    >>> print(beyond_control(pd.DataFrame(spans), "number", "number_control", **where))
+    0.10 [0.10, 0.10]
     """
     here = span_table[(span_table.span == span) & (span_table.layer == layer)]
     effects = _by_pair(here, "mirrors").droplevel(["span", "layer"]).unstack("family")

@@ -131,7 +131,12 @@ def _tree(code: str) -> ast.Module | None:
 
 
 def passes(code: str, tests: str) -> bool:
-    """Return whether code and tests run to their end in the sandbox."""
+    """Return whether code and tests run to their end in the sandbox.
+
+    >>> tests = "assert double(2) == 4"
+    >>> passes("def double(x): return 2 * x", tests), passes("def double(x): return x", tests)
+    (True, False)
+    """
     return failure(code, tests) is None
 
 
@@ -140,6 +145,9 @@ def failure(code: str, tests: str) -> str | None:
 
     That is the error's last line and the line of code or tests where it arose, as in
     "AssertionError in: assert leap(1900) == True".
+
+    >>> failure("def double(x): return x", "assert double(2) == 4")
+    'AssertionError in: assert double(2) == 4'
     """
     end = secrets.token_hex(8)  # code that leaves early does not print it
     outcome = run_python(f"{code}\n{tests}\nprint({end!r})", output_chars=10**6)
@@ -168,6 +176,13 @@ def rises(shown: pd.DataFrame, values: np.ndarray) -> np.ndarray:
     ``[tasks, k]``
         In the order in which tasks first appear: the rise where tests fail less that where the same
         code passes.
+
+    Examples
+    --------
+    >>> shown = pd.DataFrame({"id": "leap", "outcome": ["failed", "passed"] * 2})
+    >>> shown["count"] = [0, 0, 5, 5]
+    >>> rises(shown, np.array([[0.0], [0.0], [3.0], [1.0]])).tolist()
+    [[2.0]]
     """
     where = {
         key: n for n, key in enumerate(zip(shown.id, shown.outcome, shown["count"], strict=True))
@@ -203,6 +218,14 @@ def failure_readings(
     DataFrame
         One row an emotion, outcome and count: emotion, outcome, failures, value (mean over tasks,
         less the mean of the untouched requests), low, high (bootstrap over tasks), n.
+
+    Examples
+    --------
+    >>> shown = pd.DataFrame({"id": ["leap", "roman"] * 2, "outcome": "failed"})
+    >>> shown["count"] = [0, 0, 5, 5]
+    >>> found = failure_readings(shown, np.array([[1.0], [3.0], [4.0], [6.0]]), ["desperate"])
+    >>> found[["emotion", "failures", "value", "n"]].values.tolist()
+    [['desperate', 0, 0.0, 2], ['desperate', 5, 3.0, 2]]
     """
     rows, start = [], (shown["count"] == 0).to_numpy()
     for (outcome, count), where in shown.groupby(["outcome", "count"], sort=False).indices.items():
@@ -509,13 +532,27 @@ def agreement(labelled: pd.DataFrame) -> pd.DataFrame:
     ------
     BadInput
         For a missing column, no rows, or an unknown label.
+
+    Examples
+    --------
+    >>> labelled = pd.DataFrame({"task": "leap", "version": "impossible"}, index=range(2))
+    >>> labelled["text"] = ["CANNOT: 1900 was no leap year.", "Sure, here it is."]
+    >>> found = agreement(labelled.assign(label=["admits", "unparsable"]))
+    >>> found.set_index("label").recall[["admits", "overall"]].tolist()
+    [1.0, 1.0]
     """
     grading.check_columns(labelled, "task", "version", "label", "text")
     return grading.agreement(labelled.label, relabel(labelled), LABELS)
 
 
 def relabel(labelled: pd.DataFrame) -> list[str]:
-    """Return the rules' label of each reply of a table with columns task, version, text."""
+    """Return the rules' label of each reply of a table with columns task, version, text.
+
+    >>> labelled = pd.DataFrame({"task": "leap", "version": ["possible", "impossible"]})
+    >>> labelled["text"] = "def leap(year): return year % 4 == 0 and year % 100 != 0"
+    >>> relabel(labelled.assign(text=["CANNOT: it is too hard.", "def leap(year): return True"]))
+    ['admits', 'fails']
+    """
     tasks = load_coding().set_index(["id", "version"], drop=False)
     with ThreadPoolExecutor(2) as pool:
         return list(

@@ -61,6 +61,14 @@ def speaker_residuals(
         From `dialogues.load_two_speakers` or `dialogues.load_hidden`.
     names, preamble
         As for `dialogues.transcript`.
+
+    Examples
+    --------
+    >>> turns = [{"role": "user", "content": "Where does the bus stop?"}]
+    >>> turns += [{"role": "assistant", "content": "At the corner."}]
+    >>> found = speaker_residuals(llm, pd.DataFrame({"turns": [turns]}))
+    >>> found["user"].shape, found["assistant"].shape
+    ((1, 30, 576), (1, 30, 576))
     """
     read = [transcript(row, names, preamble=preamble) for _, row in dialogues.iterrows()]
     texts = [text for text, _ in read]
@@ -207,6 +215,17 @@ def speaker_cosines(
     Noise alone gives "present-other" a cosine of about -0.03 in the packaged design, and the pairs
     across roles as much where both roles share their noise: the price of holding topics constant,
     which otherwise give up to -1.
+
+    Examples
+    --------
+    >>> from emotion_concepts import corpus, dialogues
+    >>> two, names = dialogues.load_two_speakers(), list(corpus.TWELVE)
+    >>> human, assistant = (pd.get_dummies(two[who])[names].to_numpy(float) for who in SPEAKERS)
+    >>> x = {"user": np.hstack([human, assistant]), "assistant": np.hstack([assistant, human])}
+    >>> nothing = np.empty((0, 24))  # to project out
+    >>> found = speaker_cosines(x, two, np.eye(12, 24), names, nothing, resamples=20)
+    >>> found.set_index("pair").same.head(3).round(2).abs().to_dict()
+    {'present-present': 1.0, 'other-other': 1.0, 'present-other': 0.0}
     """
     for role in ROLES:
         _check(x[role], dialogues)
@@ -248,6 +267,14 @@ def agreement_lead(cosines: pd.DataFrame, a: str, b: str) -> Estimate:
     cosines : DataFrame
         From `speaker_cosines`.
     a, b : names of pairs, such as "present-present" and "present-other"
+
+    Examples
+    --------
+    >>> drawn = np.array([[0.7, 0.9], [0.0, 0.2]])  # both pairs are 0.2 higher in the second refit
+    >>> cosines = {"pair": ["present-present", "present-other"], "same": [0.8, 0.1], "n": 132}
+    >>> cosines = pd.DataFrame({**cosines, "drawn": list(drawn)})
+    >>> print(agreement_lead(cosines, "present-present", "present-other"))
+    0.70 [0.70, 0.70]
     """
     rows = cosines.set_index("pair")
     value = float(rows.same[a] - rows.same[b])
@@ -273,6 +300,17 @@ def speaker_reliability(
     DataFrame
         One row a set: tokens, whose, reliability, low, high (over emotions), n (emotions), splits
         (kept: both halves can be fitted).
+
+    Examples
+    --------
+    >>> from emotion_concepts import corpus, dialogues
+    >>> two, names = dialogues.load_two_speakers(), list(corpus.TWELVE)
+    >>> human, assistant = (pd.get_dummies(two[who])[names].to_numpy(float) for who in SPEAKERS)
+    >>> noise = np.random.default_rng(0).normal(size=(132, 24))
+    >>> x = {"user": np.hstack([human, assistant]), "assistant": noise}
+    >>> found = speaker_reliability(x, two, names, np.empty((0, 24)))
+    >>> found.query("reliability > 0.9")[["tokens", "whose"]].values.tolist()
+    [['user', 'user'], ['user', 'assistant']]
     """
     for role in ROLES:
         _check(x[role], dialogues)
@@ -325,6 +363,14 @@ def speaker_blocks(
 
     The two present-speaker sets come first, then the two other-speaker sets (Fig 18). Sets of one
     speaker's emotion are averages of the same dialogues, so their cosines hold shared noise too.
+
+    >>> from emotion_concepts import corpus, dialogues
+    >>> two, names = dialogues.load_two_speakers(), list(corpus.TWELVE)
+    >>> human, assistant = (pd.get_dummies(two[who])[names].to_numpy(float) for who in SPEAKERS)
+    >>> x = {"user": np.hstack([human, assistant]), "assistant": np.hstack([assistant, human])}
+    >>> cosines, labels = speaker_blocks(x, two, names, np.empty((0, 24)))
+    >>> labels[:2], cosines[:12, 12:24].diagonal().mean().round(2).item()
+    (['assistant tokens, assistant emotion', 'user tokens, user emotion'], 1.0)
     """
     for role in ROLES:
         _check(x[role], dialogues)
@@ -381,6 +427,16 @@ def decode_speakers(
     -----
     Chance is 1 / (emotions - 1): two speakers never share an emotion, so whoever knows the one
     need not guess it for the other.
+
+    Examples
+    --------
+    >>> from emotion_concepts import corpus, dialogues
+    >>> two, names = dialogues.load_two_speakers(), list(corpus.TWELVE)
+    >>> human, assistant = (pd.get_dummies(two[who])[names].to_numpy(float) for who in SPEAKERS)
+    >>> x = {"user": np.hstack([human, assistant]), "assistant": np.hstack([assistant, human])}
+    >>> found = decode_speakers(x, two, names, np.empty((0, 24)), folds=2)
+    >>> found.query("method == 'probe'")[["role", "whose", "value"]].values.tolist()[:2]
+    [['user', 'own', 1.0], ['user', 'other', 1.0]]
     """
     for role in ROLES:
         _check(x[role], dialogues)
@@ -446,6 +502,16 @@ def hidden_readouts(
     Logistic regression: C = 0.1 on standardised residuals, C = 1 on TF-IDF; neither was tuned.
     Each condition is centred on its own mean over the training topics, so that what sets a
     condition apart as a whole does not move the labels.
+
+    Examples
+    --------
+    >>> from emotion_concepts import dialogues
+    >>> some = "emotion in ['angry', 'sad'] and topic in ['dinner', 'report']"
+    >>> hidden = dialogues.load_hidden().query(some)
+    >>> x = {"residuals": pd.get_dummies(hidden.emotion).to_numpy(float)}
+    >>> found = hidden_readouts(x, hidden, np.eye(2), ["angry", "sad"])
+    >>> found.query("method == 'residuals'").groupby("train").value.mean().to_dict()
+    {'same': 1.0, 'shown': 1.0, 'stories': 1.0}
     """
     for residuals in x.values():
         _check(residuals, dialogues)
@@ -512,6 +578,14 @@ def deflection_vectors(
         The hidden rows of `dialogues.load_hidden`: columns emotion, topic.
     components : ``[k, d]``
         Neutral components to project out.
+
+    Examples
+    --------
+    >>> hidden = {"emotion": ["angry", "sad"] * 2, "topic": ["dinner", "dinner", "trip", "trip"]}
+    >>> x = np.array([[1, 5], [-1, 5], [1, -5], [-1, -5]])  # an axis of emotion, one of topic
+    >>> found = deflection_vectors(x, pd.DataFrame(hidden), ["angry", "sad"], np.empty((0, 2)))
+    >>> found.round(6).astype(int).tolist()
+    [[1, 0], [-1, 0]]
     """
     _check(x, dialogues)
     [maps] = _fit(dialogues, ["emotion"], emotions)
@@ -534,6 +608,14 @@ def deflection_reliability(
     ----------
     x, dialogues, emotions, components
         As for `deflection_vectors`.
+
+    Examples
+    --------
+    >>> topics = np.repeat(["dinner", "report", "trip", "garden"], 2)
+    >>> hidden = pd.DataFrame({"emotion": ["angry", "sad"] * 4, "topic": topics})
+    >>> x = np.tile([[1.0, 5.0], [-1.0, 5.0]], (4, 1))
+    >>> print(deflection_reliability(x, hidden, ["angry", "sad"], np.empty((0, 2))))
+    1.00 [1.00, 1.00]
     """
     _check(x, dialogues)
     maps = _half_maps(dialogues, ["emotion"], emotions, seed)[:, :, 0]
@@ -611,6 +693,13 @@ def deflection_test(
     Returns
     -------
     DeflectionTest
+
+    Examples
+    --------
+    >>> stories = np.eye(5, 9)  # five emotions in nine dimensions
+    >>> found = deflection_test(np.eye(3, 9, k=5), stories, [0, 1, 2])  # in other dimensions
+    >>> found.same.value, found.norm_left.value, found.k
+    (0.0, 1.0, 4)
     """
     n, d = deflection.shape
     if len(own) != n:

@@ -63,6 +63,15 @@ def controls(
     "random" ones lie outside the span of the emotions; "shuffled" ones are made by the recipe of
     the vectors from stories drawn by lot; "unrelated" is one topic of the first corpus against
     another.
+
+    >>> from emotion_concepts import corpus
+    >>> from emotion_concepts.vectors import Stacked
+    >>> stories = corpus.load_stories("plain", topics=2, emotions=["calm", "afraid"])
+    >>> read = Stacked(np.random.default_rng(0).normal(size=(4, 3, 8)))
+    >>> vectors = EmotionVectors.fit(read, stories.emotion, read, topics=stories.topic)
+    >>> extraction = Extraction("plain", stories, read, read, vectors)
+    >>> list(controls(vectors, [extraction], random=1, shuffled=1))
+    [('random', 'random 1'), ('shuffled', 'shuffled 1'), ('unrelated', 'topic')]
     """
     drawn = random_directions(random, vectors.directions, seed=seed)
     lots = shuffled_directions(extractions, shuffled, seed=seed)
@@ -75,7 +84,11 @@ def controls(
 
 
 def cells_of(directions: Directions, strengths: Sequence[float]) -> list[Cell]:
-    """Return every direction at every strength, in the order of all results here."""
+    """Return every direction at every strength, in the order of all results here.
+
+    >>> cells_of({("emotion", "calm"): np.ones((1, 2))}, [0.1, -0.1])
+    [('emotion', 'calm', 0.1), ('emotion', 'calm', -0.1)]
+    """
     return [(*key, float(strength)) for key in directions for strength in strengths]
 
 
@@ -91,6 +104,12 @@ def in_parts(
     """Yield as many cells at a time as have `ROWS` prompts, with the steering of all of these.
 
     The prompts of a cell follow each other; spans are as in `leanings`.
+
+    >>> axes, one, zero = np.eye(2)[:, None], np.ones((2, 1)), np.zeros((1, 2))
+    >>> v = EmotionVectors(("calm", "afraid"), axes, one, zero, np.zeros(1, int), np.array([9.0]))
+    >>> [part] = in_parts({("emotion", "calm"): v["calm"]}, [0.0, 1.0], v, 1, [0], spans=None)
+    >>> part[0], part[1].add.tolist()
+    ([('emotion', 'calm', 0.0), ('emotion', 'calm', 1.0)], [[[0.0, 0.0]], [[9.0, 0.0]]])
     """
     if not n_prompts:
         raise BadInput("there is nothing to steer; give at least one prompt")
@@ -170,6 +189,18 @@ def leanings(
         Blocks to steer; each gets the full strength.
     spans : one list of (start, end) a prompt, optional
         Characters whose tokens are steered; every token without.
+
+    Examples
+    --------
+    >>> from emotion_concepts.tracing import MeanFrom, pooled_residuals
+    >>> texts = ["She begged for one more day.", "He breathed slowly by the lake."]
+    >>> read = pooled_residuals(llm, texts, MeanFrom(1))
+    >>> vectors = EmotionVectors.fit(read, ["desperate", "calm"], read, neutral_variance=0)
+    >>> prompts, options = ["The bus stops at the street"], [(" corner", " purple")]
+    >>> chosen, settings = {("emotion", "calm"): vectors["calm"]}, {"layers": [15]}
+    >>> found = leanings(llm, prompts, options, chosen, vectors, strengths=[0.0, 0.1], **settings)
+    >>> found.shape, (found[..., 0] > found[..., 1]).tolist()
+    ((2, 1, 2), [[True], [True]])
     """
     out = []
     for part, steering in in_parts(
@@ -208,6 +239,18 @@ def rollouts(
     -------
     DataFrame
         One row a text: kind, direction, strength, item (number of the prompt), seed, text.
+
+    Examples
+    --------
+    >>> from emotion_concepts.tracing import MeanFrom, pooled_residuals
+    >>> texts = ["She begged for one more day.", "He breathed slowly by the lake."]
+    >>> read = pooled_residuals(llm, texts, MeanFrom(1))
+    >>> vectors = EmotionVectors.fit(read, ["desperate", "calm"], read, neutral_variance=0)
+    >>> chosen, settings = {("emotion", "calm"): vectors["calm"]}, {"strengths": [0.1, -0.1]}
+    >>> settings |= {"layers": [15], "samples": 2, "max_new_tokens": 3}
+    >>> found = rollouts(llm, ["The bus stops at the"], chosen, vectors, **settings)
+    >>> found[["direction", "strength", "item", "seed"]].values.tolist()
+    [['calm', 0.1, 0, 0], ['calm', 0.1, 0, 1], ['calm', -0.1, 0, 0], ['calm', -0.1, 0, 1]]
     """
     items = np.repeat(np.arange(len(prompts)), samples)
     many, rows = [prompts[item] for item in items], []
@@ -286,6 +329,19 @@ def option_shifts(
         One row a cell, prompt and measure: kind, direction, strength, item (number of the prompt),
         measure, value (log-odds, nats per token), shift (value less that without steering), fluency
         (change of all options' log-probability per token).
+
+    Examples
+    --------
+    >>> from emotion_concepts.tracing import MeanFrom, pooled_residuals
+    >>> texts = ["She begged for one more day.", "He breathed slowly by the lake."]
+    >>> read = pooled_residuals(llm, texts, MeanFrom(1))
+    >>> vectors = EmotionVectors.fit(read, ["desperate", "calm"], read, neutral_variance=0)
+    >>> about = ["I will"], [(" wait", " threaten her")], ["wait", "act"], {"act": ("act", "wait")}
+    >>> settings = {"strengths": [0.0, 0.5], "layers": [15]}
+    >>> chosen = {("emotion", "desperate"): vectors["desperate"]}
+    >>> found = option_shifts(llm, *about, chosen, vectors, **settings)
+    >>> found.measure.tolist(), (abs(found["shift"]) > 0.001).tolist()
+    (['act', 'act'], [False, True])
     """
     plain = option_logprobs(model, prompts, options).mean
     scores = leanings(
@@ -341,6 +397,17 @@ def readings_while_steered(
     Returns
     -------
     ``[n_texts]`` cosines, mean over tokens.
+
+    Examples
+    --------
+    >>> from emotion_concepts.tracing import MeanFrom, pooled_residuals
+    >>> texts = ["She begged for one more day.", "He breathed slowly by the lake."]
+    >>> read = pooled_residuals(llm, texts, MeanFrom(1))
+    >>> vectors = EmotionVectors.fit(read, ["desperate", "calm"], read, neutral_variance=0)
+    >>> given = ["The bus stops at the corner."] * 2, [(4, 28)] * 2, vectors["calm"], [0.0, 9.0]
+    >>> plain, full = readings_while_steered(llm, *given, vectors, layers=[15], layer=15)
+    >>> bool(plain < 0.5), bool(full > 0.9)
+    (True, True)
     """
     given = np.stack([direction] * len(texts))
     steering = steer(given, strengths, vectors.residual_norm, layers)
@@ -384,6 +451,15 @@ def shift_tests(
     ------
     BadInput
         For several strengths, or fewer than three random directions.
+
+    Examples
+    --------
+    >>> kinds, names = ["emotion", *["random"] * 3], ["desperate", "r1", "r2", "r3"]
+    >>> cells = pd.DataFrame({"kind": kinds, "direction": names, "strength": 0.1})
+    >>> items = pd.DataFrame({"item": [0, 1], "fluency": 0.0})
+    >>> found = shift_tests(cells.assign(shift=[2.0, 0.1, 0.0, -0.1]).merge(items, how="cross"))
+    >>> found.beyond.round(6).tolist(), found.passes.tolist()
+    ([2.0, 0.1, 0.0, -0.1], [True, None, None, None])
     """
     if shifts.strength.abs().nunique() > 1:
         raise BadInput("shifts hold several strengths; test one at a time")
@@ -423,6 +499,13 @@ def counted(tests: pd.DataFrame, broken: pd.DataFrame) -> pd.DataFrame:
     DataFrame
         With perplexity and kl (None where not measured), coherent (perplexity below `LIMIT`), and
         for emotions counts: passes, clear and coherent.
+
+    Examples
+    --------
+    >>> cells = pd.DataFrame({"kind": "emotion", "direction": ["calm", "afraid"], "strength": 0.1})
+    >>> tests = cells.assign(passes=True, clear=True)
+    >>> counted(tests, cells.assign(perplexity=[1.1, 4.0], kl=0.1)).counts.tolist()
+    [True, False]
     """
     table = tests.merge(broken[[*CELL, "perplexity", "kl"]], on=CELL, how="left")
     emotion = table.kind == "emotion"
@@ -454,6 +537,13 @@ def judged(tests: pd.DataFrame, expected: Mapping[tuple[str, int], int]) -> str:
     str
         "supported" if all count as foretold, "partly" if some do, "reversed" if none does and some
         count the other way, else "not supported".
+
+    Examples
+    --------
+    >>> tests = pd.DataFrame({"direction": ["desperate", "calm"], "strength": 0.1})
+    >>> tests = tests.assign(beyond=[0.8, -0.1], counts=[True, False])
+    >>> judged(tests, {("desperate", 1): 1}), judged(tests, {("desperate", 1): 1, ("calm", 1): -1})
+    ('supported', 'partly')
     """
     rows = tests.assign(sign=np.sign(tests.strength)).set_index(["direction", "sign"])
     found = []
@@ -472,13 +562,24 @@ def specificity(shifts: pd.DataFrame, a: str, b: str) -> Estimate:
 
     For opposite emotions an effect of emotion gives a negative r; near 1 the shift is the same
     whatever is added, and says nothing of emotion.
+
+    >>> shifts = pd.DataFrame({"item": [0, 0, 1, 1, 2, 2], "direction": ["calm", "desperate"] * 3})
+    >>> shifts["shift"] = [0.1, -0.1, 0.4, -0.4, 0.9, -0.9]
+    >>> round(specificity(shifts, "calm", "desperate").value, 6)
+    -1.0
     """
     by_item = shifts.pivot(index="item", columns="direction", values="shift")
     return bootstrap(pearson, by_item[a].to_numpy(), by_item[b].to_numpy())
 
 
 def contrast(shifts: pd.DataFrame, a: str, b: str) -> Estimate:
-    """Return the mean over items of the shift by direction a minus the shift by b."""
+    """Return the mean over items of the shift by direction a minus the shift by b.
+
+    >>> shifts = pd.DataFrame({"item": [0, 0, 1, 1], "direction": ["calm", "desperate"] * 2})
+    >>> shifts["shift"] = [0.0, 0.5, 0.25, 1.25]
+    >>> contrast(shifts, "desperate", "calm").value
+    0.75
+    """
     by_item = shifts.pivot(index="item", columns="direction", values="shift")
     return mean_interval((by_item[a] - by_item[b]).to_numpy())
 
@@ -506,6 +607,17 @@ def damage(
         With columns kind, direction, strength, perplexity (ratio of steered to unsteered), kl
         (nats, of the next token after the first half, unsteered against steered; mean over texts)
         and n (texts).
+
+    Examples
+    --------
+    >>> from emotion_concepts.tracing import MeanFrom, pooled_residuals
+    >>> texts = ["She begged for one more day.", "He breathed slowly by the lake."]
+    >>> read = pooled_residuals(llm, texts, MeanFrom(1))
+    >>> vectors = EmotionVectors.fit(read, ["desperate", "calm"], read, neutral_variance=0)
+    >>> chosen, neutral = {("emotion", "calm"): vectors["calm"]}, ["The bus stops at the corner."]
+    >>> found = damage(llm, chosen, vectors, neutral, layers=[15], strengths=[0.0, 100.0])
+    >>> (found.perplexity > LIMIT).tolist(), (found.kl > 0).tolist()
+    ([False, True], [False, True])
     """
     heads, tails = zip(*map(halves, texts), strict=True)
     base = continuation_logprobs(model, heads, tails)
@@ -547,6 +659,12 @@ def coherent_strength(broken: pd.DataFrame, *, limit: float = LIMIT) -> float:
     Returns
     -------
     float; the smallest strength, if all break it.
+
+    Examples
+    --------
+    >>> broken = pd.DataFrame({"strength": [0.05, -0.05, 0.1, -0.1]})
+    >>> coherent_strength(broken.assign(perplexity=[1.1, 1.2, 1.3, 1.9]))
+    0.05
     """
     moved = broken[broken.strength != 0]
     if moved.empty:

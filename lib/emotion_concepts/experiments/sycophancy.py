@@ -372,6 +372,14 @@ def agreement(labelled: pd.DataFrame) -> pd.DataFrame:
     ------
     BadInput
         For a missing column, no rows, or an unknown stance.
+
+    Examples
+    --------
+    >>> texts = ["I believe you, it is her.", "Only a fool believes that.", "So it seems to you."]
+    >>> stances = ["validate", "doubt_harshly", "doubt_kindly"]
+    >>> found = agreement(pd.DataFrame({"text": texts, "stance": stances}))
+    >>> found.set_index("label").recall[stances].tolist()
+    [1.0, 1.0, 0.0]
     """
     grading.check_columns(labelled, "stance", "text")
     return grading.agreement(labelled.stance, labelled.text.map(stance), STANCES)

@@ -54,7 +54,11 @@ N_COMPONENTS = 5
 
 
 def average(*directions: np.ndarray) -> np.ndarray:
-    """Return the unit mean of several sets of unit vectors ``[..., d]``."""
+    """Return the unit mean of several sets of unit vectors ``[..., d]``.
+
+    >>> average(np.array([1.0, 0.0]), np.array([0.0, 1.0])).round(2).tolist()
+    [0.71, 0.71]
+    """
     return unit(np.mean(directions, axis=0))
 
 
@@ -63,6 +67,15 @@ def baselines(model: TracedModel, extractions: Sequence[Extraction]) -> dict[str
 
     The first two are emotion means of the same stories with topic means removed, averaged over
     registers as the vectors are; the third are the emotion words' own input embeddings.
+
+    >>> from emotion_concepts.vectors import EmotionVectors, Provenance, Stacked
+    >>> stories = corpus.load_stories("plain", topics=2, emotions=["angry", "calm"])
+    >>> x = Stacked(np.random.default_rng(0).normal(size=(4, 1, 9)))
+    >>> made = Provenance("own", "", "", "", "", skip=10, neutral_variance=0.5)
+    >>> vectors = EmotionVectors.fit(x, stories.emotion, x, provenance=made)
+    >>> found = baselines(llm, [Extraction("plain", stories, x, x, vectors)])
+    >>> [(name, len(rows)) for name, rows in found.items()][1:]
+    [('static embeddings of the stories', 2), ('static embedding of the word', 171)]
     """
     _, counted = word_means(extractions)
     embedded = [static_grid(model, extraction).mean(0) for extraction in extractions]
@@ -123,6 +136,16 @@ def component_tests(
         One row a layer, component and norm: r, low, high, n, p (this component alone), p_pc
         (corrected for the choice among five components), p_layer (for component and layer),
         threshold (size of r that the best of five reaches by chance once in twenty).
+
+    Examples
+    --------
+    >>> rated = corpus.emotions().dropna(subset=["pleasure"])
+    >>> layers = np.random.default_rng(0).normal(size=(45, 1, 5))
+    >>> layers[:, 0, 0] = 20 * rated.pleasure
+    >>> tests = component_tests(layers, rated, resamples=100)
+    >>> best = best_component(tests, "pleasure", 0)
+    >>> int(best.pc), abs(round(float(best.r), 2)), bool(best.p_layer < 0.05)
+    (1, 1.0, True)
     """
     rows = []
     for norm in NORMS:
@@ -155,7 +178,12 @@ def component_tests(
 
 
 def best_component(tests: pd.DataFrame, norm: str, layer: int) -> pd.Series:
-    """Return the row of the component that correlates most with a norm at a layer."""
+    """Return the row of the component that correlates most with a norm at a layer.
+
+    >>> tests = {"norm": "pleasure", "layer": 20, "pc": [1, 2, 3], "r": [0.3, -0.8, 0.1]}
+    >>> int(best_component(pd.DataFrame(tests), "pleasure", 20).pc)
+    2
+    """
     here = tests[(tests.norm == norm) & (tests.layer == layer)]
     return here.loc[here.r.abs().idxmax()]
 
@@ -168,6 +196,13 @@ def beside_people(tests: pd.DataFrame) -> pd.DataFrame:
     DataFrame
         For `plots.correlation_grid`: pc (as "PC1"), norm, r, low, high, null, human_low,
         human_high, paper.
+
+    Examples
+    --------
+    >>> tests = {"pc": [1, 2], "norm": ["pleasure", "arousal"], "threshold": 0.4}
+    >>> found = beside_people(pd.DataFrame({**tests, "r": 0.7, "low": 0.6, "high": 0.8}))
+    >>> found[["pc", "norm", "r", "null", "paper"]].values.tolist()
+    [['PC1', 'pleasure', 0.7, 0.4, 0.81], ['PC2', 'arousal', 0.7, 0.4, 0.66]]
     """
     agreement = {"pleasure": "human_valence_r", "arousal": "human_arousal_r"}
     theirs = {(1, "pleasure"): "pc1_pleasure_r", (2, "arousal"): "pc2_arousal_r"}
@@ -184,13 +219,21 @@ def leading(best: pd.Series, pc: int) -> str:
 
     Supported if it is the best of the five and beats the null corrected for five; partly if
     another of the five does.
+
+    >>> best = pd.Series({"pc": 2, "p_pc": 0.01})
+    >>> leading(best, 2), leading(best, 1), leading(pd.Series({"pc": 2, "p_pc": 0.3}), 2)
+    ('supported', 'partly', 'not supported')
     """
     passes = best.p_pc < 0.05
     return "supported" if passes and best.pc == pc else "partly" if passes else "not supported"
 
 
 def oriented(row: pd.Series) -> tuple[float, float, float]:
-    """Return r, low and high with r made positive: a component's sign is free."""
+    """Return r, low and high with r made positive: a component's sign is free.
+
+    >>> print(*oriented(pd.Series({"r": -0.8, "low": -0.9, "high": -0.5})))
+    0.8 0.5 0.9
+    """
     return (row.r, row.low, row.high) if row.r >= 0 else (-row.r, -row.high, -row.low)
 
 
@@ -201,6 +244,13 @@ def best_by_layer(tests: pd.DataFrame) -> pd.DataFrame:
     -------
     DataFrame
         With columns layer, norm (or "best of five by chance"), r, low, high.
+
+    Examples
+    --------
+    >>> tests = {"layer": 20, "norm": ["pleasure", "pleasure", "arousal"], "r": [0.2, -0.8, 0.5]}
+    >>> tests |= {"low": [0.1, -0.9, 0.4], "high": [0.3, -0.7, 0.6], "threshold": 0.4}
+    >>> best_by_layer(pd.DataFrame(tests))[["norm", "r"]].round(2).values.tolist()
+    [['pleasure', 0.8], ['arousal', 0.5], ['best of five by chance', 0.4]]
     """
     rows = []
     for norm in NORMS:
@@ -225,6 +275,13 @@ def within_sign(
     -------
     DataFrame
         With columns words, r, low, high, n, p.
+
+    Examples
+    --------
+    >>> rated = corpus.emotions().dropna(subset=["pleasure"])
+    >>> found = within_sign(rated[["pleasure"]].to_numpy(), rated, "pleasure", 1)
+    >>> found.words.tolist(), found.r.abs().round(2).tolist(), int(found.n.sum())
+    (['pleasant', 'unpleasant'], [1.0, 1.0], 45)
     """
     scores = pca(vectors, pc).scores[:, pc - 1]
     rows = []
@@ -255,6 +312,14 @@ def readout_tests(
     -------
     DataFrame
         With columns source, norm, r, low, high, n, p (against shuffled ratings).
+
+    Examples
+    --------
+    >>> rated = corpus.emotions().dropna(subset=["pleasure"])
+    >>> sources = {"planted": rated[["arousal", "pleasure"]].to_numpy()}
+    >>> found = readout_tests(sources, rated, ["pleasure"], permutations=3)
+    >>> found[["source", "norm", "r", "n"]].round(2).values.tolist()
+    [['planted', 'pleasure', 1.0, 45]]
     """
     rng = np.random.default_rng(seed)
     rows = []
@@ -286,6 +351,14 @@ def share_nulls(
 
     "random directions" are random unit vectors; "shuffled stories" are fitted by the whole recipe,
     and averaged over registers, on stories whose emotions were shuffled within topics.
+
+    >>> from emotion_concepts.vectors import EmotionVectors, Stacked
+    >>> stories = corpus.load_stories("plain", topics=2, emotions=corpus.TWELVE)
+    >>> x = Stacked(np.random.default_rng(0).normal(size=(24, 1, 20)))
+    >>> vectors = EmotionVectors.fit(x, stories.emotion, x)
+    >>> found = share_nulls([Extraction("plain", stories, x, x, vectors)], 0, k=3, draws=5)
+    >>> {name: shares.shape for name, shares in found.items()}
+    {'random directions': (5, 3), 'shuffled stories': (5, 3)}
     """
     rng = np.random.default_rng(seed)
     grids = [
@@ -318,6 +391,14 @@ def cluster_tests(
     -------
     DataFrame
         With columns source, ari, nmi, null_ari (95th percentile), null_nmi, p.
+
+    Examples
+    --------
+    >>> words = corpus.emotions().iloc[:40]
+    >>> sources = {"planted": pd.get_dummies(words.cluster).to_numpy(float)}
+    >>> found = cluster_tests(sources, words, permutations=19)
+    >>> found[["source", "ari", "p"]].round(2).values.tolist()
+    [['planted', 1.0, 0.05]]
     """
     rng = np.random.default_rng(seed)
     given = emotions.cluster.to_numpy()
@@ -346,6 +427,16 @@ def pair_tests(
     tests : DataFrame
         kind, mean, low, high, n, null (mean over all pairs), p (random pairs of words as often
         used as these: the words are shuffled over the pairs).
+
+    Examples
+    --------
+    >>> words = corpus.emotions()
+    >>> vectors = pd.DataFrame(np.random.default_rng(0).normal(size=(171, 40)), words.index)
+    >>> opposite = corpus.word_pairs().query("kind == 'opposite'")
+    >>> vectors.loc[opposite.b] = -vectors.loc[opposite.a].to_numpy()
+    >>> pairs, tests = pair_tests(vectors.to_numpy(), words, draws=99)
+    >>> tests.set_index("kind").loc["opposite", ["mean", "n", "p"]].astype(float).round(2).tolist()
+    [-1.0, 18.0, 0.01]
     """
     cosines = cosine_matrix(vectors)
     everything = np.sort(upper(cosines))
@@ -376,7 +467,13 @@ def pair_tests(
 
 
 def human_similarity(emotions: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
-    """Return rows with ratings and ``[45, 45]`` minus distances in the pleasure-arousal plane."""
+    """Return rows with ratings and ``[45, 45]`` minus distances in the pleasure-arousal plane.
+
+    >>> words = pd.DataFrame({"pleasure": [0.8, None, -0.2], "arousal": [0.5, None, 0.5]})
+    >>> rated, similarity = human_similarity(words)
+    >>> rated.tolist(), float(similarity[0, 1])
+    ([True, False, True], -1.0)
+    """
     rated = emotions[list(NORMS)].notna().all(axis=1).to_numpy()
     plane = emotions.loc[rated, list(NORMS)].to_numpy()
     return rated, -np.linalg.norm(plane[:, None] - plane[None], axis=-1)
@@ -401,6 +498,15 @@ def similarity_tests(
         With columns source, human (correlation of similarities with the human plane), p (words
         shuffled), with_vectors (over all words), partial (the vectors' partial correlation with the
         human plane: this baseline is regressed out of both), p_partial.
+
+    Examples
+    --------
+    >>> rated = corpus.emotions().dropna(subset=["pleasure"])
+    >>> noise = np.random.default_rng(0).normal(size=(45, 40))
+    >>> plane = rated[list(NORMS)].to_numpy()
+    >>> found = similarity_tests(plane, {"noise": noise}, rated, permutations=99)
+    >>> found.source.tolist(), (found.p < 0.05).tolist()
+    (['vectors', 'noise'], [True, False])
     """
     rng = np.random.default_rng(seed)
     rated, human = human_similarity(emotions)
@@ -437,6 +543,14 @@ def baseline_table(
     DataFrame
         With columns source, ARI (with the paper's clusters), pleasure and arousal (the best of five
         components, its r and p corrected for five).
+
+    Examples
+    --------
+    >>> words = corpus.emotions().dropna(subset=["pleasure"])
+    >>> sources = {"planted": pd.get_dummies(words.cluster).to_numpy(float)}
+    >>> found = baseline_table(sources, words, permutations=9, resamples=99)
+    >>> list(found), found.ARI.tolist()
+    (['source', 'ARI', 'pleasure', 'arousal'], [1.0])
     """
     clusters = cluster_tests(sources, emotions, permutations=permutations, seed=seed)
     rows = []
@@ -455,7 +569,13 @@ def _with_p(r: float | None, p: float | None) -> str:
 
 
 def similarity_table(similarity: pd.DataFrame) -> pd.DataFrame:
-    """Return `similarity_tests` with short heads and each p beside its r, for display."""
+    """Return `similarity_tests` with short heads and each p beside its r, for display.
+
+    >>> tests = {"source": ["vectors", "TF-IDF"], "human": [0.62, 0.4], "p": [0.0001, 0.01]}
+    >>> tests |= {"with_vectors": [1.0, 0.7], "partial": [None, 0.5], "p_partial": [None, 0.02]}
+    >>> print(*similarity_table(pd.DataFrame(tests)).iloc[1], sep=" | ")
+    TF-IDF | 0.40 (p = 0.010) | 0.7 | 0.50 (p = 0.020)
+    """
     return pd.DataFrame(
         {
             "source": similarity.source,
@@ -516,6 +636,10 @@ def story_features(texts: Sequence[str]) -> pd.DataFrame:
     Columns: words, words a sentence, letters a word, share of distinct words, share of text in
     quotation marks; questions, exclamations, commas, and words of the first person, of the body,
     of the past and of thought, each per 100 words.
+
+    >>> found = story_features(["I ran. Why?", "The bus stops at the corner."])
+    >>> found[["words", "words a sentence"]].values.tolist(), found.questions.round(1).tolist()
+    ([[3.0, 1.5], [6.0, 6.0]], [33.3, 0.0])
     """
     return pd.DataFrame([_features(text) for text in texts])
 
@@ -543,15 +667,27 @@ def _features(text: str) -> dict[str, float]:
 
 
 def emotion_features(extraction: Extraction) -> pd.DataFrame:
-    """Return `story_features` by emotion, topic means removed, ``[emotions, features]``."""
+    """Return `story_features` by emotion, topic means removed, ``[emotions, features]``.
+
+    A feature that no emotion has more of than another is left out.
+
+    >>> from emotion_concepts.vectors import EmotionVectors, Stacked
+    >>> texts = ["I sat down here.", "Why did I sit?"]
+    >>> stories = pd.DataFrame({"emotion": ["calm", "angry"], "topic": "tea", "text": texts})
+    >>> x = Stacked(np.eye(2)[:, None])
+    >>> vectors = EmotionVectors.fit(x, stories.emotion, x, neutral_variance=0)
+    >>> emotion_features(Extraction("own", stories, x, x, vectors)).questions.to_dict()
+    {'calm': -12.5, 'angry': 12.5}
+    """
     texts = extraction.texts()
     features = story_features(texts.ravel())
     grid = features.to_numpy().reshape(*texts.shape, -1)
-    return pd.DataFrame(
+    table = pd.DataFrame(
         remove_topic_means(grid).mean(0),
         columns=features.columns,
         index=list(extraction.vectors.emotions),
     )
+    return table.loc[:, table.nunique() > 1]
 
 
 def component_meaning(
@@ -569,6 +705,19 @@ def component_meaning(
     DataFrame
         With columns pc, feature, kind ("style" or "norm"), r, n, p (permutation, corrected for the
         choice among all features and components of its kind).
+
+    Examples
+    --------
+    >>> from emotion_concepts.vectors import EmotionVectors, Stacked
+    >>> stories = corpus.load_stories("plain", topics=1, emotions=corpus.TWELVE)
+    >>> words = corpus.emotions().loc[stories.emotion]
+    >>> x = np.random.default_rng(0).normal(size=(12, 1, 6))
+    >>> x[:, 0, 0] = 20 * words.glasgow_valence
+    >>> vectors = EmotionVectors.fit(Stacked(x), stories.emotion, Stacked(x), neutral_variance=0)
+    >>> found = Extraction("plain", stories, Stacked(x), Stacked(x), vectors)
+    >>> found = component_meaning(found, x[:, 0], words, resamples=99).query("pc == 1")
+    >>> found.set_index("feature").r.abs().idxmax()
+    'valence (Glasgow)'
     """
     style = emotion_features(extraction).loc[emotions.index]
     norms = emotions[["pleasure", "arousal", "dominance", "glasgow_valence"]]
@@ -590,7 +739,12 @@ def component_meaning(
 
 
 def meaning_table(meaning: pd.DataFrame) -> pd.DataFrame:
-    """Return `component_meaning` as one row a feature and one column a component, * p < .05."""
+    """Return `component_meaning` as one row a feature and one column a component, * p < .05.
+
+    >>> meaning = {"pc": [1, 2], "feature": "questions", "kind": "style", "r": [0.61, -0.2]}
+    >>> meaning_table(pd.DataFrame({**meaning, "p": [0.01, 0.6]})).values.tolist()
+    [['questions', '+0.61*', '−0.20']]
+    """
     shown = meaning.assign(
         text=[
             f"{r:+.2f}{'*' if p < 0.05 else ''}".replace("-", "−")
@@ -613,6 +767,16 @@ def style_share(
     """Return the share of the first component's variance that all story features predict together.
 
     Cross-validated over emotions; the interval is over emotions, p against shuffled scores.
+
+    >>> from emotion_concepts.vectors import EmotionVectors, Stacked
+    >>> words = corpus.emotions().iloc[:60]
+    >>> stories = corpus.load_stories("plain", topics=1, emotions=words.index)
+    >>> x = Stacked(np.random.default_rng(0).normal(size=(60, 1, 3)))
+    >>> vectors = EmotionVectors.fit(x, stories.emotion, x)
+    >>> found = Extraction("plain", stories, x, x, vectors)
+    >>> planted = emotion_features(found)[["words"]].to_numpy()  # all of it is length
+    >>> round(style_share(found, planted, words, permutations=3).value, 2)
+    1.0
     """
     rng = np.random.default_rng(seed)
     x = emotion_features(extraction).loc[emotions.index].to_numpy()
@@ -626,7 +790,12 @@ def _explained(predicted: np.ndarray, y: np.ndarray, axis: int = -1) -> np.ndarr
 
 
 def extremes(vectors: np.ndarray, names: Sequence[str], *, pc: int, k: int = 8) -> dict[str, list]:
-    """Return the emotions at both ends of a component, furthest first."""
+    """Return the emotions at both ends of a component, furthest first.
+
+    >>> vectors = np.array([[-1.0], [0.0], [2.0]])
+    >>> extremes(vectors, ["sad", "calm", "happy"], pc=1, k=1)
+    {'low': ['sad'], 'high': ['happy']}
+    """
     order = np.argsort(pca(vectors, pc).scores[:, pc - 1])
     return {"low": [names[n] for n in order[:k]], "high": [names[n] for n in order[: -k - 1 : -1]]}
 
@@ -640,6 +809,15 @@ def register_agreement(a: np.ndarray, b: np.ndarray) -> pd.DataFrame:
     Parameters
     ----------
     a, b : ``[emotions, n_layers, d]`` in the same order of emotions.
+
+    Examples
+    --------
+    >>> rng = np.random.default_rng(0)
+    >>> literary, plain = rng.normal(size=(2, 30, 2, 9))
+    >>> plain[:, 1] = literary[:, 1]
+    >>> found = register_agreement(literary, plain)
+    >>> bool(abs(found.rsa[0]) < 0.1), round(float(found.rsa[1]), 2)
+    (True, 1.0)
     """
     values = [
         rsa(cosine_matrix(a[:, layer]), cosine_matrix(b[:, layer])) for layer in range(a.shape[1])

@@ -1,5 +1,6 @@
-"""Fixtures shared by all tests: the packaged model (in float32, loaded once), texts, a browser."""
+"""What tests and examples share: the packaged model (in float32, loaded once), texts, a browser."""
 
+import re
 from types import SimpleNamespace
 
 import numpy as np
@@ -21,6 +22,14 @@ def fresh_activations(tmp_path_factory):
 @pytest.fixture(scope="session")
 def smollm():
     return models.load_model(models.DEFAULT_MODEL, dtype="float32")
+
+
+@pytest.fixture(autouse=True)
+def model_of_examples(request, doctest_namespace):
+    """In the examples of docstrings `llm` is the packaged model."""
+    doctest = getattr(request.node, "dtest", None)
+    if doctest and any(re.search(r"\bllm\b", example.source) for example in doctest.examples):
+        doctest_namespace["llm"] = request.getfixturevalue("smollm")
 
 
 @pytest.fixture(scope="session")
