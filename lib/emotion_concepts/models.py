@@ -256,9 +256,10 @@ def _dequantise(gguf: Path, folder: Path) -> None:
     where = {"pretrained_model_name_or_path": str(gguf.parent), "gguf_file": gguf.name}
     tokenizer = AutoTokenizer.from_pretrained(**where)
     model = AutoModelForCausalLM.from_pretrained(**where, dtype=torch.float32)
-    # transformers marks the model as quantised although every weight is dense by now,
-    # and would refuse to save it.
-    del model.config.quantization_config
+    # Newer releases of transformers mark the model as quantised although every weight is dense by
+    # now, and would refuse to save it.
+    if hasattr(model.config, "quantization_config"):
+        del model.config.quantization_config
     model.hf_quantizer, model.is_quantized, model.quantization_method = None, False, None
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
