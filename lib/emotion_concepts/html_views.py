@@ -553,7 +553,7 @@ _TABLE_CSS = """<style>
 .ec-table table .ec-num{text-align:right!important;white-space:nowrap}
 .ec-table table .ec-num{font-variant-numeric:tabular-nums}
 .ec-table code{white-space:normal;overflow-wrap:anywhere;margin-right:.2em;padding:0;font-size:.8em}
-.ec-table .ec-verdict{white-space:nowrap}
+.ec-table .ec-verdict{min-width:7.5rem}
 .ec-table small{display:block;opacity:.85}
 </style>"""
 
