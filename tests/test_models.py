@@ -5,6 +5,7 @@ from types import SimpleNamespace
 
 import psutil
 import pytest
+import transformers
 
 from emotion_concepts import models, results
 from emotion_concepts.errors import BadInput, ModelTooLarge, UnknownModel, WeightsUnavailable
@@ -71,6 +72,24 @@ def test_a_checksum_that_does_not_match_keeps_the_weights_out(card, empty_cache,
     with pytest.raises(WeightsUnavailable, match="SHA-256.*not the expected.*not used"):
         models.packaged_weights(card)
     assert not list(empty_cache.rglob("*"))
+
+
+@pytest.mark.parametrize("marked", [True, False])
+def test_a_gguf_becomes_dense_whether_or_not_transformers_marks_it(marked, tmp_path, monkeypatch):
+    """Releases differ in whether a model read from a GGUF says that it is quantised."""
+    sizes = {"hidden_size": 8, "intermediate_size": 8, "num_attention_heads": 2}
+    config = transformers.LlamaConfig(vocab_size=8, num_hidden_layers=1, **sizes)
+    module = transformers.LlamaForCausalLM(config)
+    if marked:
+        module.config.quantization_config = {"quant_method": "gguf"}
+        module.is_quantized = True
+    tokenizer = SimpleNamespace(save_pretrained=lambda folder: None)
+    read = {transformers.AutoTokenizer: tokenizer, transformers.AutoModelForCausalLM: module}
+    for kind, found in read.items():
+        monkeypatch.setattr(kind, "from_pretrained", lambda found=found, **_: found)
+    models._dequantise(tmp_path / "tiny.gguf", tmp_path / "dense")
+    assert (tmp_path / "dense" / "model.safetensors").exists()
+    assert "quantization" not in (tmp_path / "dense" / "config.json").read_text()
 
 
 def test_an_unreachable_hub_model_is_one_sentence(monkeypatch):
