@@ -76,20 +76,25 @@ def test_a_checksum_that_does_not_match_keeps_the_weights_out(card, empty_cache,
 
 @pytest.mark.parametrize("marked", [True, False])
 def test_a_gguf_becomes_dense_whether_or_not_transformers_marks_it(marked, tmp_path, monkeypatch):
-    """Releases differ in whether a model read from a GGUF says that it is quantised."""
+    """Releases differ in whether a GGUF is said to be quantised, and in what ends a turn."""
     sizes = {"hidden_size": 8, "intermediate_size": 8, "num_attention_heads": 2}
     config = transformers.LlamaConfig(vocab_size=8, num_hidden_layers=1, **sizes)
     module = transformers.LlamaForCausalLM(config)
     if marked:
         module.config.quantization_config = {"quant_method": "gguf"}
         module.is_quantized = True
-    tokenizer = SimpleNamespace(save_pretrained=lambda folder: None)
+    tokenizer = SimpleNamespace(
+        save_pretrained=lambda folder: None,
+        convert_ids_to_tokens=["<unk>", "<start>", "<end>"].__getitem__,
+        eos_token="<start>",
+    )
     read = {transformers.AutoTokenizer: tokenizer, transformers.AutoModelForCausalLM: module}
     for kind, found in read.items():
         monkeypatch.setattr(kind, "from_pretrained", lambda found=found, **_: found)
     models._dequantise(tmp_path / "tiny.gguf", tmp_path / "dense")
     assert (tmp_path / "dense" / "model.safetensors").exists()
     assert "quantization" not in (tmp_path / "dense" / "config.json").read_text()
+    assert (tokenizer.bos_token, tokenizer.eos_token) == ("<start>", "<end>")
 
 
 def test_an_unreachable_hub_model_is_one_sentence(monkeypatch):

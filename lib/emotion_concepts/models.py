@@ -261,6 +261,10 @@ def _dequantise(gguf: Path, folder: Path) -> None:
     if hasattr(model.config, "quantization_config"):
         del model.config.quantization_config
     model.hf_quantizer, model.is_quantized, model.quantization_method = None, False, None
+    # Older ones give the tokenizer the wrong end of a turn; the configuration has it right.
+    for kind in ("bos", "eos", "pad"):
+        if isinstance(token := getattr(model.config, f"{kind}_token_id"), int):
+            setattr(tokenizer, f"{kind}_token", tokenizer.convert_ids_to_tokens(token))
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
 
