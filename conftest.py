@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from emotion_concepts import corpus, models, tracing
+from emotion_concepts.vectors import EmotionVectors
 from tools.pdf import FLAGS, chromium_path
 
 
@@ -24,12 +25,22 @@ def smollm():
     return models.load_model(models.DEFAULT_MODEL, dtype="float32")
 
 
+@pytest.fixture(scope="session")
+def two_vectors(smollm):
+    """Vectors of desperate and calm, each from one sentence."""
+    texts = ["She begged for one more day.", "He breathed slowly by the lake."]
+    read = tracing.pooled_residuals(smollm, texts, tracing.MeanFrom(1))
+    return EmotionVectors.fit(read, ["desperate", "calm"], read, neutral_variance=0)
+
+
 @pytest.fixture(autouse=True)
-def model_of_examples(request, doctest_namespace):
-    """In the examples of docstrings `llm` is the packaged model."""
+def given_to_examples(request, doctest_namespace):
+    """In the examples of docstrings `llm` is the packaged model, `vectors` two of its emotions."""
     doctest = getattr(request.node, "dtest", None)
-    if doctest and any(re.search(r"\bllm\b", example.source) for example in doctest.examples):
-        doctest_namespace["llm"] = request.getfixturevalue("smollm")
+    source = "".join(example.source for example in doctest.examples) if doctest else ""
+    for name, fixture in (("llm", "smollm"), ("vectors", "two_vectors")):
+        if re.search(rf"\b{name}\b", source) and not re.search(rf"^{name}\b.* = ", source, re.M):
+            doctest_namespace[name] = request.getfixturevalue(fixture)
 
 
 @pytest.fixture(scope="session")

@@ -157,10 +157,6 @@ def choose_strength(
 
     Examples
     --------
-    >>> from emotion_concepts.tracing import MeanFrom, pooled_residuals
-    >>> texts = ["She begged for one more day.", "He breathed slowly by the lake."]
-    >>> read = pooled_residuals(llm, texts, MeanFrom(1))
-    >>> vectors = EmotionVectors.fit(read, ["desperate", "calm"], read, neutral_variance=0)
     >>> chosen = {key: vectors[key[1]] for key in TRIED}
     >>> controls = {("random", "random 1"): np.random.default_rng(0).normal(size=(30, 576))}
     >>> options = {"layers": [15], "tried": TRIED[1:], "texts": 1, "words": 6}

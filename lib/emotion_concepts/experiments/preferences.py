@@ -673,10 +673,6 @@ def steered_shifts(
 
     Examples
     --------
-    >>> from emotion_concepts.tracing import MeanFrom, pooled_residuals
-    >>> texts = ["She begged for one more day.", "He breathed slowly by the lake."]
-    >>> read = pooled_residuals(llm, texts, MeanFrom(1))
-    >>> vectors = EmotionVectors.fit(read, ["desperate", "calm"], read, neutral_variance=0)
     >>> options = {"layers": [15], "strengths": [0.0, 0.5], "measure": "words"}
     >>> chosen, items = {("emotion", "calm"): vectors["calm"]}, ["reading"]
     >>> found = steered_shifts(llm, chosen, vectors, items, ["singing"], **options)
@@ -766,10 +762,6 @@ def steered_elo(
 
     Examples
     --------
-    >>> from emotion_concepts.tracing import MeanFrom, pooled_residuals
-    >>> texts = ["She begged for one more day.", "He breathed slowly by the lake."]
-    >>> read = pooled_residuals(llm, texts, MeanFrom(1))
-    >>> vectors = EmotionVectors.fit(read, ["desperate", "calm"], read, neutral_variance=0)
     >>> items = ["reading", "singing", "queueing"]
     >>> options = {"layers": [15], "strength": 0.5, "measure": "words", "opponents": 2}
     >>> change = steered_elo(llm, vectors["calm"], vectors, items, steered=[0], **options)

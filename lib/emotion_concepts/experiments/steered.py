@@ -192,10 +192,6 @@ def leanings(
 
     Examples
     --------
-    >>> from emotion_concepts.tracing import MeanFrom, pooled_residuals
-    >>> texts = ["She begged for one more day.", "He breathed slowly by the lake."]
-    >>> read = pooled_residuals(llm, texts, MeanFrom(1))
-    >>> vectors = EmotionVectors.fit(read, ["desperate", "calm"], read, neutral_variance=0)
     >>> prompts, options = ["The bus stops at the street"], [(" corner", " purple")]
     >>> chosen, settings = {("emotion", "calm"): vectors["calm"]}, {"layers": [15]}
     >>> found = leanings(llm, prompts, options, chosen, vectors, strengths=[0.0, 0.1], **settings)
@@ -242,10 +238,6 @@ def rollouts(
 
     Examples
     --------
-    >>> from emotion_concepts.tracing import MeanFrom, pooled_residuals
-    >>> texts = ["She begged for one more day.", "He breathed slowly by the lake."]
-    >>> read = pooled_residuals(llm, texts, MeanFrom(1))
-    >>> vectors = EmotionVectors.fit(read, ["desperate", "calm"], read, neutral_variance=0)
     >>> chosen, settings = {("emotion", "calm"): vectors["calm"]}, {"strengths": [0.1, -0.1]}
     >>> settings |= {"layers": [15], "samples": 2, "max_new_tokens": 3}
     >>> found = rollouts(llm, ["The bus stops at the"], chosen, vectors, **settings)
@@ -332,10 +324,6 @@ def option_shifts(
 
     Examples
     --------
-    >>> from emotion_concepts.tracing import MeanFrom, pooled_residuals
-    >>> texts = ["She begged for one more day.", "He breathed slowly by the lake."]
-    >>> read = pooled_residuals(llm, texts, MeanFrom(1))
-    >>> vectors = EmotionVectors.fit(read, ["desperate", "calm"], read, neutral_variance=0)
     >>> about = ["I will"], [(" wait", " threaten her")], ["wait", "act"], {"act": ("act", "wait")}
     >>> settings = {"strengths": [0.0, 0.5], "layers": [15]}
     >>> chosen = {("emotion", "desperate"): vectors["desperate"]}
@@ -400,10 +388,6 @@ def readings_while_steered(
 
     Examples
     --------
-    >>> from emotion_concepts.tracing import MeanFrom, pooled_residuals
-    >>> texts = ["She begged for one more day.", "He breathed slowly by the lake."]
-    >>> read = pooled_residuals(llm, texts, MeanFrom(1))
-    >>> vectors = EmotionVectors.fit(read, ["desperate", "calm"], read, neutral_variance=0)
     >>> given = ["The bus stops at the corner."] * 2, [(4, 28)] * 2, vectors["calm"], [0.0, 9.0]
     >>> plain, full = readings_while_steered(llm, *given, vectors, layers=[15], layer=15)
     >>> bool(plain < 0.5), bool(full > 0.9)
@@ -610,10 +594,6 @@ def damage(
 
     Examples
     --------
-    >>> from emotion_concepts.tracing import MeanFrom, pooled_residuals
-    >>> texts = ["She begged for one more day.", "He breathed slowly by the lake."]
-    >>> read = pooled_residuals(llm, texts, MeanFrom(1))
-    >>> vectors = EmotionVectors.fit(read, ["desperate", "calm"], read, neutral_variance=0)
     >>> chosen, neutral = {("emotion", "calm"): vectors["calm"]}, ["The bus stops at the corner."]
     >>> found = damage(llm, chosen, vectors, neutral, layers=[15], strengths=[0.0, 100.0])
     >>> (found.perplexity > LIMIT).tolist(), (found.kl > 0).tolist()
