@@ -180,8 +180,10 @@ def pooled(model, folder, **options):
 
 
 def options_and_residuals(model, folder):
-    found = tracing.options_and_residuals(model, PROMPTS, OPTIONS, SPANS, cache=folder)
-    return np.concatenate([np.ravel(found[0].total), np.ravel(found[1])])
+    scores, read = tracing.options_and_residuals(
+        model, PROMPTS, OPTIONS, {"marked": SPANS}, cache=folder
+    )
+    return np.concatenate([np.ravel(scores.total), np.ravel(read["marked"])])
 
 
 CALLS = {

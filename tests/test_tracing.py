@@ -156,19 +156,22 @@ def test_marked_characters_are_pooled_alone_and_by_text_and_span(smollm, stories
 
 def test_one_pass_gives_the_scores_and_the_residuals_of_two(smollm, monkeypatch, tmp_path):
     last = [[(len(prompt) - 1, len(prompt))] for prompt in PROMPTS]
+    spans = {"whole": [[(0, len(prompt))] for prompt in PROMPTS], "colon": last}
     scores, residuals = tracing.options_and_residuals(
-        smollm, PROMPTS, OPTIONS, last, cache=tmp_path / "one"
+        smollm, PROMPTS, OPTIONS, spans, cache=tmp_path / "one"
     )
     alone = tracing.option_logprobs(smollm, PROMPTS, OPTIONS, cache=tmp_path / "two")
     np.testing.assert_allclose(scores.total, alone.total, atol=2e-3)
-    colon = tracing.pooled_residuals(smollm, PROMPTS, TokenAt(1.0), cache=tmp_path / "two")
-    assert close(colon, residuals)
+    for name, pool in (("whole", MeanFrom(0)), ("colon", TokenAt(1.0))):
+        read = tracing.pooled_residuals(smollm, PROMPTS, pool, cache=tmp_path / "two")
+        assert close(read, residuals[name])
     monkeypatch.setattr(tracing, "_score_batch", None)  # all is on disk
-    kept = tracing.options_and_residuals(smollm, PROMPTS, OPTIONS, last, cache=tmp_path / "one")
+    kept = tracing.options_and_residuals(smollm, PROMPTS, OPTIONS, spans, cache=tmp_path / "one")
     np.testing.assert_array_equal(kept[0].total, scores.total)
-    np.testing.assert_array_equal(kept[1], residuals)
+    for name in spans:
+        np.testing.assert_array_equal(kept[1][name], residuals[name])
     with pytest.raises(BadInput, match="lists of spans"):
-        tracing.options_and_residuals(smollm, PROMPTS, OPTIONS, last[:1])
+        tracing.options_and_residuals(smollm, PROMPTS, OPTIONS, {"colon": last[:1]})
 
 
 def test_spans_that_cannot_be_read_are_refused(smollm, stories, tmp_path):

@@ -16,7 +16,7 @@ import json
 import os
 import urllib.request
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
 from itertools import chain
@@ -881,15 +881,7 @@ def span_residuals_many(
     {'bus': (1, 30, 576), 'corner': (1, 30, 576)}
     """
     texts = _check_texts(texts)
-    for chosen in spans.values():
-        if len(chosen) != len(texts):
-            raise BadInput(
-                f"{len(texts)} texts need {len(texts)} lists of spans, not {len(chosen)}"
-            )
-    keys = [
-        [digest(text, list(row), length=24) for text, row in zip(texts, chosen, strict=True)]
-        for chosen in spans.values()
-    ]
+    keys = _span_keys(texts, spans.values())
 
     def weigher(ids: list[list[int]], todo: list[int]) -> Callable[[Batch], torch.Tensor]:
         return _span_weigher(model, texts, list(spans.values()), todo)
@@ -897,6 +889,19 @@ def span_residuals_many(
     stores = [_store(model, "spans", {}, cache)] * len(keys)
     found = _through_stores(model, texts, keys, stores, weigher, progress=progress)
     return dict(zip(spans, found, strict=True))
+
+
+def _span_keys(texts: list[str], spans: Iterable[Sequence[Sequence[Span]]]) -> list[list[str]]:
+    """Return the keys of each set of spans in the store of spans."""
+    keys = []
+    for chosen in spans:
+        if len(chosen) != len(texts):
+            raise BadInput(
+                f"{len(texts)} texts need {len(texts)} lists of spans, not {len(chosen)}"
+            )
+        rows = zip(texts, chosen, strict=True)
+        keys.append([digest(text, list(row), length=24) for text, row in rows])
+    return keys
 
 
 def _span_weigher(
@@ -1255,41 +1260,39 @@ def option_logprobs(
     >>> scores.total.argmax(1).tolist(), scores.n_tokens.tolist()
     ([0, 1], [[1, 1], [1, 1]])
     """
-    return _read_options(model, prompts, options, steering, None, progress, cache)[0]
+    return _read_options(model, prompts, options, steering, {}, progress, cache)[0]
 
 
 def options_and_residuals(
     model: TracedModel,
     prompts: Sequence[str],
     options: Sequence[Sequence[str]],
-    spans: Sequence[Sequence[Span]],
+    spans: Mapping[str, Sequence[Sequence[Span]]],
     *,
     progress: str | None = None,
     cache: Path | None = None,
-) -> tuple[ContinuationScores, PooledResiduals]:
-    """Return what :func:`option_logprobs` and :func:`span_residuals` return, from one pass.
+) -> tuple[ContinuationScores, dict[str, PooledResiduals]]:
+    """Return what :func:`option_logprobs` and :func:`span_residuals_many` do, from one pass.
 
     Parameters
     ----------
     prompts, options
         As for `option_logprobs`.
-    spans : n lists of (start, end)
+    spans : {name: n lists of (start, end)}
         Characters of each prompt whose tokens are averaged; no option is seen from there.
 
     Returns
     -------
     tuple
-        (scores ``[n, k]``, residuals ``[n, n_layers, d_model]``).
+        (scores ``[n, k]``, {name: residuals ``[n, n_layers, d_model]``}).
 
     Examples
     --------
-    >>> prompt, options = "The capital of France is", [" Paris", " Rome"]
-    >>> scores, residuals = options_and_residuals(llm, [prompt], [options], [[(15, 21)]])
-    >>> options[scores.total[0].argmax()], prompt[15:21], residuals.shape
+    >>> prompt, options, where = "The capital of France is", [" Paris", " Rome"], [(15, 21)]
+    >>> scores, read = options_and_residuals(llm, [prompt], [options], {"country": [where]})
+    >>> options[scores.total[0].argmax()], prompt[15:21], read["country"].shape
     (' Paris', 'France', (1, 30, 576))
     """
-    if len(spans) != len(prompts):
-        raise BadInput(f"{len(prompts)} prompts need {len(prompts)} lists of spans")
     return _read_options(model, prompts, options, None, spans, progress, cache)
 
 
@@ -1298,11 +1301,11 @@ def _read_options(
     prompts: Sequence[str],
     options: Sequence[Sequence[str]],
     steering: Steering | None,
-    spans: Sequence[Sequence[Span]] | None,
+    spans: Mapping[str, Sequence[Sequence[Span]]],
     progress: str | None,
     cache: Path | None,
-) -> tuple[ContinuationScores, PooledResiduals | None]:
-    """Score options, and with spans keep the residuals of the prompts there."""
+) -> tuple[ContinuationScores, dict[str, PooledResiduals]]:
+    """Score options, and keep the residuals of the prompts at the spans."""
     prompts, k = _check_texts(prompts), len(options[0]) if len(options) else 0
     unequal = any(isinstance(row, str) or len(row) != k for row in options)
     if len(options) != len(prompts) or k == 0 or unequal:
@@ -1319,38 +1322,32 @@ def _read_options(
         digest(prompt, list(row), mark, length=24)
         for prompt, row, mark in zip(prompts, options, marks, strict=True)
     ]
-    stores, keys = [score_store(model, "options", k, size=k, cache=cache)], [keys]
-    if spans is not None:
-        stores.append(_store(model, "spans", {}, cache))
-        keys.append(
-            [
-                digest(prompt, list(row), length=24)
-                for prompt, row in zip(prompts, spans, strict=True)
-            ]
-        )
+    stores = [score_store(model, "options", k, size=k, cache=cache)]
+    stores += [_store(model, "spans", {}, cache)] * len(spans)
+    keys = [keys, *_span_keys(prompts, spans.values())]
     with ExitStack() as stack:
-        for store, lock in zip(stores, ("score", "extract"), strict=False):
+        for store, lock in zip(stores[:2], ("score", "extract"), strict=False):
             stack.enter_context(store.lock(lock))
         todo = list(_lacking(stores, keys).values())
         if todo:
             texts = [prompts[n] for n in todo]
-            weigh = None if spans is None else _span_weigher(model, prompts, [spans], todo)
+            weigh = _span_weigher(model, prompts, list(spans.values()), todo)
             heads = tokenize(model, texts)
             ids = [[*head, *chain(*tails[n])] for head, n in zip(heads, todo, strict=True)]
             steered = None if steering is None else steering[todo]
 
-            def score(batch: Batch) -> tuple[np.ndarray, np.ndarray | None]:
+            def score(batch: Batch) -> tuple[np.ndarray, list[np.ndarray]]:
                 rows = [todo[row] for row in batch.rows]
                 add = _additions(model, steered, texts, batch)
-                weights = None if weigh is None else weigh(batch)
-                return _score_batch(model, batch, sizes[rows], add, weights)
+                return _score_batch(model, batch, sizes[rows], add, weigh(batch))
 
-            for batch, found in _passes(model, ids, score, progress=progress):
-                for store, mine, part in zip(stores, keys, found, strict=False):
+            for batch, (scores, pooled) in _passes(model, ids, score, progress=progress):
+                for store, mine, part in zip(stores, keys, [scores, *pooled], strict=True):
                     store.append([mine[todo[row]] for row in batch.rows], part)
-    (scores, at), *pooled = _kept(stores, keys)
+    (scores, at), *kept = _kept(stores, keys)
+    residuals = (PooledResiduals(*found) for found in kept)
     scores = ContinuationScores(scores[at].astype(float), sizes)
-    return scores, PooledResiduals(*pooled[0]) if pooled else None
+    return scores, dict(zip(spans, residuals, strict=True))
 
 
 def score_store(model: TracedModel, *what, size: int, cache: Path | None = None) -> RowStore:
@@ -1372,11 +1369,11 @@ def _score_batch(
     batch: Batch,
     sizes: np.ndarray,
     add: dict[int, torch.Tensor],
-    weights: torch.Tensor | None = None,
-) -> tuple[np.ndarray, np.ndarray | None]:
+    weights: torch.Tensor,
+) -> tuple[np.ndarray, list[np.ndarray]]:
     """Trace rows of prompt and options; return the options' log-probabilities ``[batch, k]``.
 
-    With weights ``[batch, 1, tokens]`` also the residuals that they pool, ``[batch, layers,
+    With weights ``[batch, pools, tokens]`` also the residuals that each pools, ``[batch, layers,
     d_model]``.
     """
     envoy, width = model.envoy, batch.mask.shape[1]
@@ -1384,7 +1381,8 @@ def _score_batch(
     inputs, before = _branches(model, batch, sizes)
     targets = batch.inputs["input_ids"][:, 1 - keep :].unsqueeze(-1)
     before = (before[:, 1 - keep :] - (width - keep)).unsqueeze(-1)
-    touched = range(model.n_layers) if weights is not None else sorted(add)
+    pools = weights.shape[1]
+    touched = range(model.n_layers) if pools else sorted(add)
     with envoy.trace(inputs, use_cache=False, logits_to_keep=keep, **model.where):
         pooled = []
         for layer in touched:
@@ -1392,9 +1390,9 @@ def _score_batch(
             if layer in add:
                 residual = residual + add[layer].to(residual)
                 envoy.layers[layer].output = residual
-            if weights is not None:
+            if pools:
                 pooled.append(torch.bmm(weights.to(residual.device), residual.float()).cpu())
-        residuals = (torch.cat(pooled, 1) if pooled else torch.empty(0)).save()
+        residuals = (torch.stack(pooled, 2) if pools else torch.empty(0)).save()
         logits = envoy.output.logits[:, -keep:].float()  # after the soft cap that Gemma 2 has
         scale = logits.logsumexp(-1, keepdim=True)
         here = before.to(logits.device)
@@ -1405,7 +1403,7 @@ def _score_batch(
     for n, size in enumerate(sizes):
         parts = chosen[n, -int(size.sum()) :].split(size.tolist())
         out[n] = [float(part.sum()) for part in parts]
-    return out, None if weights is None else residuals.numpy()
+    return out, [residuals[:, pool].numpy() for pool in range(pools)]
 
 
 def _branches(

@@ -115,12 +115,15 @@ def test_logprobs_are_those_of_this_machine(far, smollm, steering, tmp_path):
         there = tracing.option_logprobs(far, PROMPTS, options, steering=add, cache=tmp_path)
         here = tracing.option_logprobs(smollm, PROMPTS, options, steering=add, cache=tmp_path)
         np.testing.assert_allclose(there.total, here.total, atol=5e-4)
+    whole = [[(0, len(prompt))] for prompt in PROMPTS]
+    both = {"marked": SPAN, "whole": whole}
     there, here = (
-        tracing.options_and_residuals(model, PROMPTS, options, SPAN, cache=tmp_path / "both")
+        tracing.options_and_residuals(model, PROMPTS, options, both, cache=tmp_path / "both")
         for model in (far, smollm)
     )
     np.testing.assert_allclose(there[0].total, here[0].total, atol=5e-4)
-    np.testing.assert_allclose(there[1], here[1], **CLOSE)
+    for name in both:
+        np.testing.assert_allclose(there[1][name], here[1][name], **CLOSE)
 
 
 def test_generated_tokens_are_those_of_this_machine(far, smollm, steering, tmp_path):
