@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from emotion_concepts import corpus, models, tracing
-from emotion_concepts.vectors import EmotionVectors
+from emotion_concepts.vectors import EmotionVectors, Provenance
 from tools.pdf import FLAGS, chromium_path
 
 
@@ -28,9 +28,12 @@ def smollm():
 @pytest.fixture(scope="session")
 def two_vectors(smollm):
     """Vectors of desperate and calm, each from one sentence."""
-    texts = ["She begged for one more day.", "He breathed slowly by the lake."]
+    texts = ["I am desperate, please help me!", "I feel calm and at peace."]
     read = tracing.pooled_residuals(smollm, texts, tracing.MeanFrom(1))
-    return EmotionVectors.fit(read, ["desperate", "calm"], read, neutral_variance=0)
+    about = smollm.identity
+    made = Provenance(about.name, about.weights, about.tokenizer, "own", "own", 1, 0.0)
+    names = ["desperate", "calm"]
+    return EmotionVectors.fit(read, names, read, neutral_variance=0, provenance=made)
 
 
 @pytest.fixture(autouse=True)
@@ -74,3 +77,26 @@ def chromium():
         browser = playwright.chromium.launch(executable_path=chromium_path(), args=FLAGS)
         yield browser
         browser.close()
+
+
+@pytest.fixture
+def open_page(chromium, tmp_path):
+    """Return a function that opens HTML from its file; afterwards nothing may have gone wrong."""
+    troubles, contexts = [], []
+
+    def opened(html, width, **about):
+        path = tmp_path / "page.html"
+        path.write_text(html, encoding="utf-8")
+        context = chromium.new_context(viewport={"width": width, "height": 900}, **about)
+        contexts.append(context)
+        page = context.new_page()
+        page.on("console", lambda message: troubles.append(message.text))
+        page.on("pageerror", lambda error: troubles.append(str(error)))
+        page.on("request", lambda r: r.url.startswith("file:") or troubles.append(r.url))
+        page.goto(path.as_uri())
+        return page
+
+    yield opened
+    for context in contexts:
+        context.close()
+    assert not troubles

@@ -97,13 +97,6 @@ def audit_context(
 
     Examples
     --------
-    >>> from emotion_concepts.tracing import MeanFrom
-    >>> from emotion_concepts.vectors import Provenance
-    >>> about, pair = llm.identity, ["calm", "desperate"]
-    >>> made = Provenance(about.name, about.weights, about.tokenizer, "own", "own", 1, 0.0)
-    >>> texts = ["I feel calm and at peace.", "I am desperate, please help me!"]
-    >>> stories = pooled_residuals(llm, texts, MeanFrom(1))
-    >>> vectors = EmotionVectors.fit(stories, pair, stories, neutral_variance=0, provenance=made)
     >>> options = {"fillers": 2, "baseline": "bread milk salt rice soap tea oats corn".split()}
     >>> prompt = "The bus stops here. I am desperate, help me!"
     >>> report = audit_context(prompt, llm, vectors, watch="desperate", **options)

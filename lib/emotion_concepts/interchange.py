@@ -110,10 +110,6 @@ def to_gguf(
     Examples
     --------
     >>> from tempfile import TemporaryDirectory
-    >>> from emotion_concepts.vectors import Stacked
-    >>> texts = Stacked(np.random.default_rng(0).normal(size=(8, 3, 4)))
-    >>> made = Provenance("model", "w", "t", "corpus", "neutral", skip=0, neutral_variance=0.5)
-    >>> vectors = EmotionVectors.fit(texts, ["calm", "angry"] * 4, texts, provenance=made)
     >>> with TemporaryDirectory() as folder:
     ...     path = to_gguf(vectors, "calm", Path(folder, "calm.gguf"), layers=[1, 2])
     ...     path.name, [tensor.name for tensor in gguf.GGUFReader(path).tensors]
@@ -160,15 +156,11 @@ def from_gguf(path: str | Path) -> ControlVector:
     Examples
     --------
     >>> from tempfile import TemporaryDirectory
-    >>> from emotion_concepts.vectors import Stacked
-    >>> texts = Stacked(np.random.default_rng(0).normal(size=(8, 3, 4)))
-    >>> made = Provenance("model", "w", "t", "corpus", "neutral", skip=0, neutral_variance=0.5)
-    >>> vectors = EmotionVectors.fit(texts, ["calm", "angry"] * 4, texts, provenance=made)
     >>> with TemporaryDirectory() as folder:
-    ...     found = from_gguf(to_gguf(vectors, "calm", Path(folder) / "calm.gguf", strength=0.1))
+    ...     found = from_gguf(to_gguf(vectors, "calm", Path(folder) / "calm.gguf", layers=[15]))
     >>> found.emotion, found.layers, found.strength
-    ('calm', (1,), 0.1)
-    >>> wanted = 0.1 * vectors.residual_norm[1] * vectors["calm"][1]
+    ('calm', (15,), 0.1)
+    >>> wanted = 0.1 * vectors.residual_norm[15] * vectors["calm"][15]
     >>> bool(np.allclose(found.directions[0], wanted))
     True
     """
@@ -238,13 +230,9 @@ def to_npz(vectors: EmotionVectors, path: str | Path) -> Path:
     Examples
     --------
     >>> from tempfile import TemporaryDirectory
-    >>> from emotion_concepts.vectors import Stacked
-    >>> texts = Stacked(np.random.default_rng(0).normal(size=(8, 3, 4)))
-    >>> made = Provenance("model", "w", "t", "corpus", "neutral", skip=0, neutral_variance=0.5)
-    >>> vectors = EmotionVectors.fit(texts, ["calm", "angry"] * 4, texts, provenance=made)
     >>> with TemporaryDirectory() as folder, np.load(to_npz(vectors, f"{folder}/v.npz")) as archive:
     ...     archive["emotions"].tolist(), archive["directions"].shape
-    (['calm', 'angry'], (2, 3, 4))
+    (['desperate', 'calm'], (2, 30, 576))
     """
     path, made = Path(path), _provenance(vectors)
     arrays = {name: getattr(vectors, name) for name in ARRAYS}
@@ -280,14 +268,10 @@ def from_npz(path: str | Path, *, identity=None) -> EmotionVectors:
     Examples
     --------
     >>> from tempfile import TemporaryDirectory
-    >>> from emotion_concepts.vectors import Stacked
-    >>> texts = Stacked(np.random.default_rng(0).normal(size=(8, 3, 4)))
-    >>> made = Provenance("model", "w", "t", "corpus", "neutral", skip=0, neutral_variance=0.5)
-    >>> vectors = EmotionVectors.fit(texts, ["calm", "angry"] * 4, texts, provenance=made)
     >>> with TemporaryDirectory() as folder:
     ...     found = from_npz(to_npz(vectors, Path(folder) / "vectors.npz"))
-    >>> found.provenance == made and bool((found["calm"] == vectors["calm"]).all())
-    True
+    >>> found.provenance.model, bool((found["calm"] == vectors["calm"]).all())
+    ('smollm2-135m-instruct', True)
     """
     try:
         with open(path, "rb") as file, np.load(file, allow_pickle=False) as archive:

@@ -183,13 +183,6 @@ def calibrate(
 
     Examples
     --------
-    >>> from emotion_concepts.tracing import pooled_residuals
-    >>> from emotion_concepts.vectors import Provenance
-    >>> about, pair = llm.identity, ["calm", "desperate"]
-    >>> made = Provenance(about.name, about.weights, about.tokenizer, "own", "own", 1, 0.0)
-    >>> texts = ["I feel calm and at peace.", "I am desperate, please help me!"]
-    >>> stories = pooled_residuals(llm, texts, MeanFrom(1))
-    >>> vectors = EmotionVectors.fit(stories, pair, stories, neutral_variance=0, provenance=made)
     >>> quiet = ["The bus stops at the corner.", "The shop opens at nine."]
     >>> baseline = calibrate(llm, vectors, "desperate", texts=quiet, skip=1)
     >>> baseline.emotions, baseline.layer, baseline.n_tokens
@@ -236,14 +229,9 @@ def watched(
 
     Examples
     --------
-    >>> from emotion_concepts.vectors import Provenance, Stacked
-    >>> about, pair = llm.identity, ["calm", "angry"]
-    >>> made = Provenance(about.name, about.weights, about.tokenizer, "own", "own", 0, 0.0)
-    >>> texts = Stacked(np.random.default_rng(0).normal(size=(2, llm.n_layers, 4)))
-    >>> vectors = EmotionVectors.fit(texts, pair, texts, neutral_variance=0, provenance=made)
-    >>> chosen, layer = watched(llm, vectors, "angry", None)
+    >>> chosen, layer = watched(llm, vectors, "calm", None)
     >>> chosen.emotions, layer
-    (('angry',), 19)
+    (('calm',), 19)
     """
     vectors.check_model(model.identity)
     chosen = vectors.select([watch] if isinstance(watch, str) else list(dict.fromkeys(watch)))
@@ -444,15 +432,8 @@ class EmotionMonitor:
 
     Examples
     --------
-    >>> from emotion_concepts.tracing import pooled_residuals
-    >>> from emotion_concepts.vectors import Provenance
-    >>> about, pair = llm.identity, ["calm", "desperate"]
-    >>> made = Provenance(about.name, about.weights, about.tokenizer, "own", "own", 1, 0.0)
-    >>> texts = ["I feel calm and at peace.", "I am desperate, please help me!"]
-    >>> stories = pooled_residuals(llm, texts, MeanFrom(1))
-    >>> vectors = EmotionVectors.fit(stories, pair, stories, neutral_variance=0, provenance=made)
     >>> quiet = ["The bus stops at the corner.", "The shop opens at nine."]
-    >>> baseline = calibrate(llm, vectors, pair, texts=quiet, skip=1)
+    >>> baseline = calibrate(llm, vectors, ["calm", "desperate"], texts=quiet, skip=1)
     >>> monitor = EmotionMonitor(llm, vectors, baseline, window=1, rules=[Above("calm", 5)])
     >>> rows = monitor.transcript([{"role": "user", "content": "I feel so calm today."}])
     >>> rows.text[rows.alarms.str.len() > 0].tolist()

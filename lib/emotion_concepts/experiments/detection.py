@@ -63,14 +63,9 @@ class Detector:
 
     Examples
     --------
-    >>> from emotion_concepts.tracing import pooled_residuals
-    >>> from emotion_concepts.vectors import Provenance
-    >>> texts, who = ["She begged for one more day.", "The bus stops at the corner."], llm.identity
-    >>> made = Provenance(who.name, who.weights, who.tokenizer, "corpus", "neutral", 0, 0.0)
-    >>> read, options = pooled_residuals(llm, texts, MeanFrom(1)), {"neutral_variance": 0}
-    >>> vectors = EmotionVectors.fit(read, ["desperate", "calm"], read, provenance=made, **options)
-    >>> detector = Detector.fit(llm, vectors, "desperate", texts[1:], random=3, skip=1)
-    >>> [z] = detector.read(llm, [[{"role": "user", "content": texts[1]}]])
+    >>> neutral = "The bus stops at the corner."
+    >>> detector = Detector.fit(llm, vectors, "desperate", [neutral], random=3, skip=1)
+    >>> [z] = detector.read(llm, [[{"role": "user", "content": neutral}]])
     >>> z.shape
     (7, 4)
     """
