@@ -7,6 +7,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 from emotion_concepts import tracing
 from emotion_concepts.errors import UnsupportedArchitecture
+from emotion_concepts.steering import Steering
 from emotion_concepts.tracing import MeanFrom, ModelIdentity, TracedModel
 
 pytestmark = pytest.mark.model
@@ -44,6 +45,13 @@ def tiny(request, smollm):
     module = AutoModelForCausalLM.from_config(config).eval()
     identity = ModelIdentity(request.param, request.param, "tokenizer", "float32")
     return TracedModel(module, smollm.tokenizer, identity)
+
+
+def enlarge(model):
+    """Let its logits differ by more than a little."""
+    with torch.no_grad():
+        for name, parameter in model.envoy._module.named_parameters():
+            parameter.mul_(1 if "norm" in name or "ln_" in name else 15)
 
 
 def test_block_outputs_are_transformers_hidden_states(tiny):
@@ -88,10 +96,8 @@ def test_generation_and_continuations_run(tiny):
 
 def test_scores_are_the_models_own_each_option_as_if_alone(tiny):
     """The mask over branches must be honoured; large logits show a soft cap, too (Gemma 2)."""
+    enlarge(tiny)
     module = tiny.envoy._module
-    with torch.no_grad():
-        for name, parameter in module.named_parameters():
-            parameter.mul_(1 if "norm" in name or "ln_" in name else 15)
     options = [[" and then she left", " yes", " no, not at all"], [" So", " on and on", " end"]]
     found = tracing.option_logprobs(tiny, TEXTS[:2], options).total
     for n, prompt in enumerate(TEXTS[:2]):
@@ -106,6 +112,39 @@ def test_scores_are_the_models_own_each_option_as_if_alone(tiny):
     with torch.no_grad():
         plain = module(torch.tensor([tiny.tokenizer(TEXTS[0])["input_ids"]])).logits[0, -1]
     np.testing.assert_allclose(after, plain.log_softmax(-1), rtol=1e-4, atol=1e-2)
+
+
+@pytest.mark.parametrize("marked", [False, True])
+def test_below_its_steerings_a_prompt_is_read_once(tiny, tmp_path, marked):
+    prompts, options = [TEXTS[0]] * 4 + [TEXTS[1]] * 3, [[" and then she left", " yes"]] * 7
+    enlarge(tiny)
+    add = 9 * np.random.default_rng(0).standard_normal((7, 2, 32)).astype(np.float32)
+    add[2] = 0
+    spans = [[(n, len(prompt))] for n, prompt in enumerate(prompts)] if marked else None
+    steering = Steering((1, 2), add, spans)
+    blocks = tiny.envoy.layers
+    read = {layer: [] for layer in (0, 1, 2)}
+    hooks = [
+        blocks[layer]._module.register_forward_hook(
+            lambda m, i, out, layer=layer: read[layer].append(len(i[0]))
+        )
+        for layer in read
+    ]
+    scores = tracing.option_logprobs(
+        tiny, prompts, options, steering=steering, cache=tmp_path / "together"
+    )
+    after = tracing.next_token_logprobs(tiny, prompts, steering=steering)
+    for hook in hooks:
+        hook.remove()
+    assert read == {0: [1] * 4, 1: [1] * 4, 2: [4, 3] * 2}
+    for n, prompt in enumerate(prompts):
+        alone = {"steering": steering[[n]]}
+        one = tracing.option_logprobs(tiny, [prompt], options[:1], cache=tmp_path / str(n), **alone)
+        np.testing.assert_allclose(scores.total[n], one.total[0], rtol=1e-4, atol=1e-2)
+        [logprobs] = tracing.next_token_logprobs(tiny, [prompt], **alone)
+        np.testing.assert_allclose(after[n], logprobs, rtol=1e-4, atol=1e-2)
+    plain = tracing.option_logprobs(tiny, prompts, options, cache=tmp_path / "plain").total
+    assert (np.abs(scores.total - plain).max(1) > 0.1).tolist() == [n != 2 for n in range(7)]
 
 
 def test_an_architecture_without_known_blocks_is_refused_by_name(smollm):

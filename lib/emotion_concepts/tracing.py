@@ -497,8 +497,8 @@ def make_batches(
 
 
 def _longest_first(ids: Sequence[Sequence[int]]) -> list[int]:
-    """Return the order of rows in which memory runs out at the start or never."""
-    return sorted(range(len(ids)), key=lambda row: (-len(ids[row]), row))
+    """Return the order of rows in which memory runs out at the start or never; equals follow."""
+    return sorted(range(len(ids)), key=lambda row: (-len(ids[row]), ids[row], row))
 
 
 def _padded(ids: Sequence[Sequence[int]], rows: list[int], pad: int, side: str) -> Batch:
@@ -523,6 +523,7 @@ def _passes(
     tokens: int | None = None,
     side: str = "left",
     new: int = 0,
+    alike: bool = False,
 ) -> Iterator[tuple[Batch, T]]:
     """Run the model on all rows; yield each batch with what `run` makes of it.
 
@@ -535,17 +536,24 @@ def _passes(
         Padded tokens in one batch at most.
     new : int
         Tokens that `run` generates for each row.
+    alike : bool
+        Whether to put equal rows together, and no others with them where most stand several times:
+        prompts under many steerings, of which `run` reads one as far as they are not steered.
 
     Raises
     ------
     ModelTooLarge
         If there is no room for a single row.
     """
-    room = Room(tokens or _most(model), model.gpus, new=new)
+    alike = alike and 2 * len(set(map(tuple, ids))) <= len(ids)
+    tokens = tokens or _most(model) * (2 if alike else 1)
+    room = Room(tokens, model.gpus, new=new)
     order = _longest_first(ids)
     with _bar(ids, progress) as bar:
         while order:
             rows = order[: room.rows(len(ids[order[0]]))]
+            if alike:
+                rows = [row for row in rows if ids[row] == ids[rows[0]]]
             batch = _padded(ids, rows, _pad(model), side)
             try:
                 with room.measured(*batch.mask.shape), torch.inference_mode():
@@ -1162,14 +1170,28 @@ def next_token_logprobs(
     def read(batch: Batch) -> np.ndarray:
         return _next_batch(model, batch, _additions(model, steering, prompts, batch))
 
-    for batch, found in _passes(model, ids, read, progress=progress):
+    limits = {"alike": steering is not None, "progress": progress}
+    for batch, found in _passes(model, ids, read, **limits):
         out[batch.rows] = found
     return out
 
 
+def _equal_rows_once(batch: Batch) -> Batch:
+    """Return the first row of a batch if all are equal, else the batch.
+
+    The first steered block makes of one row as many as there are additions: a mask and positions of
+    one row hold for all.
+    """
+    equal = all(bool((what == what[:1]).all()) for what in batch.inputs.values())
+    kept = 1 if equal else len(batch.rows)
+    inputs = {key: value[:kept] for key, value in batch.inputs.items()}
+    return Batch(batch.rows[:kept], inputs)
+
+
 def _next_batch(model: TracedModel, batch: Batch, add: dict[int, torch.Tensor]) -> np.ndarray:
     """Trace a batch, padded left; return the log-probabilities ``[batch, vocab]`` at its end."""
-    envoy, inputs = model.envoy, batch.inputs
+    envoy = model.envoy
+    inputs = (_equal_rows_once(batch) if add else batch).inputs
     with envoy.trace(inputs, use_cache=False, logits_to_keep=1, **model.where):
         for layer in sorted(add):
             residual = envoy.layers[layer].output
@@ -1341,7 +1363,8 @@ def _read_options(
                 add = _additions(model, steered, texts, batch)
                 return _score_batch(model, batch, sizes[rows], add, weigh(batch))
 
-            for batch, (scores, pooled) in _passes(model, ids, score, progress=progress):
+            limits = {"alike": steered is not None, "progress": progress}
+            for batch, (scores, pooled) in _passes(model, ids, score, **limits):
                 for store, mine, part in zip(stores, keys, [scores, *pooled], strict=True):
                     store.append([mine[todo[row]] for row in batch.rows], part)
     (scores, at), *kept = _kept(stores, keys)
@@ -1378,10 +1401,12 @@ def _score_batch(
     """
     envoy, width = model.envoy, batch.mask.shape[1]
     keep = int(sizes.sum(1).max()) + 1  # the last token of a prompt predicts, too
-    inputs, before = _branches(model, batch, sizes)
-    targets = batch.inputs["input_ids"][:, 1 - keep :].unsqueeze(-1)
-    before = (before[:, 1 - keep :] - (width - keep)).unsqueeze(-1)
     pools = weights.shape[1]
+    one = add and not pools and (sizes == sizes[:1]).all()
+    read = _equal_rows_once(batch) if one else batch
+    inputs, before = _branches(model, read, sizes[: len(read.rows)])
+    targets = batch.inputs["input_ids"][:, 1 - keep :].unsqueeze(-1)
+    before = (before[:, 1 - keep :] - (width - keep)).expand(len(sizes), -1).unsqueeze(-1)
     touched = range(model.n_layers) if pools else sorted(add)
     with envoy.trace(inputs, use_cache=False, logits_to_keep=keep, **model.where):
         pooled = []
@@ -1394,7 +1419,8 @@ def _score_batch(
                 pooled.append(torch.bmm(weights.to(residual.device), residual.float()).cpu())
         residuals = (torch.stack(pooled, 2) if pools else torch.empty(0)).save()
         logits = envoy.output.logits[:, -keep:].float()  # after the soft cap that Gemma 2 has
-        scale = logits.logsumexp(-1, keepdim=True)
+        # row by row: the whole would take as much memory again, and twice the time
+        scale = torch.stack([row.logsumexp(-1, keepdim=True) for row in logits])
         here = before.to(logits.device)
         rows = torch.arange(len(logits), device=logits.device).reshape(-1, 1, 1)
         chosen = logits[rows, here, targets.to(logits.device)] - scale.gather(1, here)
