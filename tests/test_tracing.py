@@ -516,6 +516,19 @@ def test_a_trace_survives_the_serialisation_of_remote_execution(smollm, stories,
     np.testing.assert_array_equal(scores.total, plain.total)
 
 
+def test_nnsight_may_be_imported_first():
+    lines = [
+        "import nnsight",
+        "from emotion_concepts import tracing",
+        "import anyio.abc, anyio.streams.tls",  # what httpx and others import later
+        "print(anyio.abc.SocketAttribute.__name__)",
+    ]
+    done = subprocess.run(
+        [sys.executable, "-c", "\n".join(lines)], capture_output=True, text=True, check=False
+    )
+    assert done.stdout == "SocketAttribute\n", done.stderr
+
+
 def test_the_report_on_load_is_readable(smollm):
     report = smollm.report()
     assert "smollm2-135m-instruct (LlamaForCausalLM)" in report

@@ -26,8 +26,7 @@ from typing import TypeVar
 import httpx
 import numpy as np
 import torch
-from anyio.abc import SocketAttribute  # noqa: F401  (nnsight mounts `.save` on every object,
-from anyio.streams.tls import TLSAttribute  # noqa: F401  which breaks a later import of these)
+from anyio import TypedAttributeSet
 from jinja2 import TemplateError
 from nnsight import CONFIG, TransformersModel
 from nnsight.intervention.backends.remote import RemoteBackend, RemoteError
@@ -50,6 +49,9 @@ from emotion_concepts.errors import (
 from emotion_concepts.geometry import unit
 from emotion_concepts.memory import Room
 from emotion_concepts.steering import Span, Steering
+
+# nnsight mounts `.save` on every object, where parts of anyio, imported later, want its type
+TypedAttributeSet.__annotations__["save"] = object
 
 # One vocabulary for the architectures that the book knows. Left: where transformers puts it.
 RENAME = {
