@@ -32,7 +32,7 @@ BOOK = Book(
     given=SETTINGS.get("parameters", {}),
 )
 CHOSEN = ["-k", SETTINGS["k"]] if SETTINGS.get("k") else []  # tests
-BENCHMARKS = ("extraction", "generation", "options", "monitor", "book")
+BENCHMARKS = ("extraction", "generation", "options", "steering", "monitor", "book")
 TALLY = Counter()
 
 

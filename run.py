@@ -176,9 +176,13 @@ def logged(command: list, log: Path, root: Path) -> bool:
 
 
 def environment() -> dict:
-    """Return this environment without what would lead out of .venv."""
+    """Return this environment without what would lead out of .venv.
+
+    NumPy gets one thread, unless told otherwise; why, is said in lib/emotion_concepts/__init__.py.
+    """
     foreign = ("PYTHONHOME", "PYTHONPATH", "VIRTUAL_ENV", "__PYVENV_LAUNCHER__")
-    return {name: value for name, value in os.environ.items() if name not in foreign}
+    kept = {name: value for name, value in os.environ.items() if name not in foreign}
+    return {"OPENBLAS_NUM_THREADS": "1", **kept}
 
 
 def set_up(root: Path = ROOT) -> None:

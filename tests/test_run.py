@@ -197,6 +197,15 @@ def make_venv(root, stamp: str | None) -> None:
         (root / ".venv" / ".stamp").write_text(stamp)
 
 
+def test_numpy_gets_one_thread_unless_told_otherwise(monkeypatch):
+    monkeypatch.delenv("OPENBLAS_NUM_THREADS", raising=False)
+    monkeypatch.setenv("PYTHONPATH", "elsewhere")
+    found = run.environment()
+    assert found["OPENBLAS_NUM_THREADS"] == "1" and "PYTHONPATH" not in found
+    monkeypatch.setenv("OPENBLAS_NUM_THREADS", "2")
+    assert run.environment()["OPENBLAS_NUM_THREADS"] == "2"
+
+
 def test_a_missing_or_unfinished_environment_is_made_anew(root):
     assert run.state(root) == "broken"
     make_venv(root, run.UNFINISHED)

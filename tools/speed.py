@@ -22,6 +22,7 @@ UNITS = {
     "extraction": "tokens a second",
     "generation": "new tokens a second",
     "options": "options a second",
+    "steering": "directions a second",
     "monitor": "new tokens a second",
 }
 
@@ -30,7 +31,7 @@ def substitutions(folder: Path = RESULTS) -> dict[str, str]:
     """Return {name: Markdown} for the page: a table a benchmark, and what stands in sentences."""
     reports = {name: json.loads((folder / f"{name}.json").read_text()) for name in UNITS}
     found = {f"speed_{name}": _ways(report, UNITS[name]) for name, report in reports.items()}
-    reading, choices = reports["extraction"], reports["options"]
+    reading, choices, steered = (reports[name] for name in ("extraction", "options", "steering"))
     growth = pd.DataFrame(reading["growth"])
     growth["rate"] = growth.tokens / growth.seconds
     tokens = reading["real_tokens"] / reading["texts"]
@@ -49,6 +50,10 @@ def substitutions(folder: Path = RESULTS) -> dict[str, str]:
         "speed_texts": reading["texts"],
         "speed_prompts": choices["prompts"],
         "speed_options_each": choices["options"],
+        "speed_directions": steered["directions"],
+        "speed_steered_options": steered["options"],
+        "speed_below": steered["below"],
+        "speed_layers": steered["layers"],
         "speed_padding": f"{100 * (reading['padded_per_real'] - 1):.1f}",
         "speed_gflops": f"{reading['gflops_library']:.0f}",
         "speed_peak": f"{reading['gflops_matrix_product']:.0f}",
