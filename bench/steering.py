@@ -42,7 +42,7 @@ def main() -> None:
     model = models.load_model(dtype=chosen.dtype)
     _, _, steps = contexts.load_contexts()
     options = [" " + text for text in steps.text]
-    text = contexts.context_runs(tasks=1).text.iloc[0]
+    text = contexts.context_runs(tasks=2).text.iloc[0]
     prompt = model.chat_prompt([{"role": "user", "content": text}]) + steps.prefix.iloc[0]
     layers = band(model.n_layers)
     shape = chosen.directions, len(layers), model.d_model
