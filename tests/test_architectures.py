@@ -114,6 +114,43 @@ def test_scores_are_the_models_own_each_option_as_if_alone(tiny):
     np.testing.assert_allclose(after, plain.log_softmax(-1), rtol=1e-4, atol=1e-2)
 
 
+def test_what_prompts_and_options_begin_with_is_read_once(tiny, tmp_path, monkeypatch):
+    enlarge(tiny)
+    begun = TEXTS[0] + " and then she went out"
+    prompts = [
+        begun + " into the rain",
+        TEXTS[1],
+        begun,
+        begun + " into the hall",
+        begun + " again",
+    ]
+    options = [[" and left", " and stayed", " in the rain", " and left it all"]] * 5
+    spans = {
+        "end": [[(len(p) - 3, len(p))] for p in prompts],
+        "all": [[(0, len(p))] for p in prompts],
+    }
+    widths, real = [], tracing._score_batch
+
+    def score(model, batch, *rest):
+        widths.extend(batch.mask.sum(1).tolist())
+        return real(model, batch, *rest)
+
+    monkeypatch.setattr(tracing, "_score_batch", score)
+    read = tracing.options_and_residuals
+    scores, residuals = read(tiny, prompts, options, spans, cache=tmp_path / "together")
+    assert len(widths) == 2 and scores.n_tokens[0].tolist() == [2, 2, 3, 4]
+    lengths = [len(tiny.tokenizer(prompt)["input_ids"]) for prompt in prompts]
+    assert sum(widths) < sum(lengths) + scores.n_tokens.sum() - 3 * lengths[2]
+    for n, prompt in enumerate(prompts):
+        for k, option in enumerate(options[n]):
+            mine = {name: chosen[n : n + 1] for name, chosen in spans.items()}
+            where = {"cache": tmp_path / f"{n}{k}"}
+            one, there = read(tiny, [prompt], [[option]], mine, **where)
+            assert scores.total[n, k] == pytest.approx(one.total[0, 0], rel=1e-4, abs=1e-2)
+            for name, found in there.items():
+                np.testing.assert_allclose(residuals[name][[n]], found, rtol=1e-3, atol=1e-3)
+
+
 @pytest.mark.parametrize("marked", [False, True])
 def test_below_its_steerings_a_prompt_is_read_once(tiny, tmp_path, marked):
     prompts, options = [TEXTS[0]] * 4 + [TEXTS[1]] * 3, [[" and then she left", " yes"]] * 7

@@ -19,7 +19,6 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
-from itertools import chain
 from pathlib import Path
 from typing import TypeVar
 
@@ -49,6 +48,7 @@ from emotion_concepts.errors import (
 from emotion_concepts.geometry import unit
 from emotion_concepts.memory import Room
 from emotion_concepts.steering import Span, Steering
+from emotion_concepts.trees import Tree, gather
 
 # nnsight mounts `.save` on every object, where parts of anyio, imported later, want its type
 TypedAttributeSet.__annotations__["save"] = object
@@ -894,7 +894,8 @@ def span_residuals_many(
     keys = _span_keys(texts, spans.values())
 
     def weigher(ids: list[list[int]], todo: list[int]) -> Callable[[Batch], torch.Tensor]:
-        return _span_weigher(model, texts, list(spans.values()), todo)
+        inside = _tokens_inside(model, texts, list(spans.values()), todo)
+        return lambda batch: _mean_over(batch, [inside[row] for row in batch.rows])
 
     stores = [_store(model, "spans", {}, cache)] * len(keys)
     found = _through_stores(model, texts, keys, stores, weigher, progress=progress)
@@ -914,31 +915,33 @@ def _span_keys(texts: list[str], spans: Iterable[Sequence[Sequence[Span]]]) -> l
     return keys
 
 
-def _span_weigher(
+def _tokens_inside(
     model: TracedModel,
     texts: list[str],
     spans: Sequence[Sequence[Sequence[Span]]],
-    todo: list[int],
-) -> Callable[[Batch], torch.Tensor]:
-    """Return what gives a batch of the texts `todo` its ``[batch, sets of spans, tokens]`` weights.
-
-    Of a row that goes on after its text, the text's own tokens get them.
-    """
-    inside = [[tokens_in(model, texts[n], chosen[n]) for n in todo] for chosen in spans]
-    for chosen, tokens in zip(spans, inside, strict=True):
-        for n, found in zip(todo, tokens, strict=True):
-            if not found:
+    todo: Sequence[int],
+) -> list[list[list[int]]]:
+    """Return the tokens that lie in each set of spans, one list of lists a text of `todo`."""
+    found = []
+    for n in todo:
+        found.append([tokens_in(model, texts[n], chosen[n]) for chosen in spans])
+        for chosen, tokens in zip(spans, found[-1], strict=True):
+            if not tokens:
                 raise BadInput(f"no token of text {n} lies in its spans {list(chosen[n])}")
+    return found
 
-    def weigh(batch: Batch) -> torch.Tensor:
-        weights = torch.zeros(len(batch.rows), len(inside), batch.mask.shape[1])
-        for n, row in enumerate(batch.rows):
-            real = torch.nonzero(batch.mask[n]).squeeze(-1)
-            for k, tokens in enumerate(inside):
-                weights[n, k, real[tokens[row]]] = 1 / len(tokens[row])
-        return weights
 
-    return weigh
+def _mean_over(batch: Batch, places: Sequence[Sequence[Sequence[int]]]) -> torch.Tensor:
+    """Return the weights ``[batch, sets, tokens]`` that average each set of places of a row.
+
+    Places are counted without padding. A row with fewer sets than others gets zeros for the rest.
+    """
+    weights = torch.zeros(len(places), max(map(len, places)), batch.mask.shape[1])
+    for n, sets in enumerate(places):
+        real = torch.nonzero(batch.mask[n]).squeeze(-1)
+        for k, tokens in enumerate(sets):
+            weights[n, k, real[tokens]] = 1 / len(tokens)
+    return weights
 
 
 def _through_stores(
@@ -1256,7 +1259,8 @@ def option_logprobs(
     """Return the log-probability ``[n, k]`` of each of k continuations after their prompt.
 
     A prompt and its options make one row of tokens, so that the prompt is read once; the attention
-    mask hides the options from each other, and each begins at the position after the prompt.
+    mask hides the options from each other, and each begins at the position after the prompt. So do
+    prompts that begin alike, where that saves work and nothing is steered (see `trees.gather`).
     Prompt and option are tokenised apart and joined, so that the prompt's tokens do not depend on
     what follows; begin an option with a space where a word begins.
 
@@ -1355,20 +1359,43 @@ def _read_options(
         todo = list(_lacking(stores, keys).values())
         if todo:
             texts = [prompts[n] for n in todo]
-            weigh = _span_weigher(model, prompts, list(spans.values()), todo)
+            inside = _tokens_inside(model, prompts, list(spans.values()), todo)
             heads = tokenize(model, texts)
-            ids = [[*head, *chain(*tails[n])] for head, n in zip(heads, todo, strict=True)]
+            items = [(head, tails[n]) for head, n in zip(heads, todo, strict=True)]
             steered = None if steering is None else steering[todo]
+            groups = [[row] for row in range(len(todo))]
+            if steering is None:  # one that is steered differs from the start
+                groups = gather(items, model.d_model, most=_most(model))
+            trees = [Tree.grow(items[row] for row in group) for group in groups]
 
-            def score(batch: Batch) -> tuple[np.ndarray, list[np.ndarray]]:
-                rows = [todo[row] for row in batch.rows]
+            def score(batch: Batch) -> tuple[list[int], np.ndarray, np.ndarray]:
+                grown = [trees[n] for n in batch.rows]
+                rows = [row for n in batch.rows for row in groups[n]]
+                places = [
+                    [
+                        [tree.prompts[k][token] for token in tokens]
+                        for k, row in enumerate(groups[n])
+                        for tokens in inside[row]
+                    ]
+                    for n, tree in zip(batch.rows, grown, strict=True)
+                ]
                 add = _additions(model, steered, texts, batch)
-                return _score_batch(model, batch, sizes[rows], add, weigh(batch))
+                weights = _mean_over(batch, places)
+                logprobs, residuals = _score_batch(model, batch, grown, add, weights)
+                totals = [
+                    [logprobs[n, path].sum() for path in item]
+                    for n, tree in enumerate(grown)
+                    for item in tree.options
+                ]
+                pooled = [found[: len(sets)] for found, sets in zip(residuals, places, strict=True)]
+                return rows, np.array(totals), np.concatenate(pooled)
 
             limits = {"alike": steered is not None, "progress": progress}
-            for batch, (scores, pooled) in _passes(model, ids, score, **limits):
-                for store, mine, part in zip(stores, keys, [scores, *pooled], strict=True):
-                    store.append([mine[todo[row]] for row in batch.rows], part)
+            ids = [tree.tokens for tree in trees]
+            for _, (rows, totals, pooled) in _passes(model, ids, score, **limits):
+                parts = [totals, *(pooled[k :: len(spans)] for k in range(len(spans)))]
+                for store, mine, part in zip(stores, keys, parts, strict=True):
+                    store.append([mine[todo[row]] for row in rows], part)
     (scores, at), *kept = _kept(stores, keys)
     residuals = (PooledResiduals(*found) for found in kept)
     scores = ContinuationScores(scores[at].astype(float), sizes)
@@ -1392,24 +1419,32 @@ def score_store(model: TracedModel, *what, size: int, cache: Path | None = None)
 def _score_batch(
     model: TracedModel,
     batch: Batch,
-    sizes: np.ndarray,
+    trees: Sequence[Tree],
     add: dict[int, torch.Tensor],
     weights: torch.Tensor,
-) -> tuple[np.ndarray, list[np.ndarray]]:
-    """Trace rows of prompt and options; return the options' log-probabilities ``[batch, k]``.
+) -> tuple[np.ndarray, np.ndarray]:
+    """Trace a tree a row; return the log-probability of each token of an option.
 
-    With weights ``[batch, pools, tokens]`` also the residuals that each pools, ``[batch, layers,
-    d_model]``.
+    ``[batch, tokens]``, by the places of the tree, 0 for other tokens. With weights ``[batch,
+    pools, tokens]`` also the residuals that each pools, ``[batch, pools, layers, d_model]``.
     """
-    envoy, width = model.envoy, batch.mask.shape[1]
-    keep = int(sizes.sum(1).max()) + 1  # the last token of a prompt predicts, too
-    pools = weights.shape[1]
-    one = add and not pools and (sizes == sizes[:1]).all()
+    envoy, width, pools = model.envoy, batch.mask.shape[1], weights.shape[1]
+    keep = max(len(tree.tokens) - tree.start for tree in trees)
+    one = add and not pools and all(tree == trees[0] for tree in trees)
     read = _equal_rows_once(batch) if one else batch
-    inputs, before = _branches(model, read, sizes[: len(read.rows)])
-    targets = batch.inputs["input_ids"][:, 1 - keep :].unsqueeze(-1)
-    before = (before[:, 1 - keep :] - (width - keep)).expand(len(sizes), -1).unsqueeze(-1)
+    inputs = _tree_inputs(model, read, trees[: len(read.rows)])
+    scored = [
+        (n, tree, node)
+        for n, tree in enumerate(trees)
+        for item in tree.options
+        for path in item
+        for node in path
+    ]
+    rows = torch.tensor([n for n, *_ in scored])
+    targets = torch.tensor([tree.tokens[node] for _, tree, node in scored])
+    above = torch.tensor([tree.parents[node] + keep - len(tree.tokens) for _, tree, node in scored])
     touched = range(model.n_layers) if pools else sorted(add)
+    none = torch.empty(len(trees), 0)
     with envoy.trace(inputs, use_cache=False, logits_to_keep=keep, **model.where):
         pooled = []
         for layer in touched:
@@ -1419,57 +1454,33 @@ def _score_batch(
                 envoy.layers[layer].output = residual
             if pools:
                 pooled.append(torch.bmm(weights.to(residual.device), residual.float()).cpu())
-        residuals = (torch.stack(pooled, 2) if pools else torch.empty(0)).save()
+        residuals = (torch.stack(pooled, 2) if pools else none).save()
         logits = envoy.output.logits[:, -keep:].float()  # after the soft cap that Gemma 2 has
         # row by row: the whole would take as much memory again, and twice the time
-        scale = torch.stack([row.logsumexp(-1, keepdim=True) for row in logits])
-        here = before.to(logits.device)
-        rows = torch.arange(len(logits), device=logits.device).reshape(-1, 1, 1)
-        chosen = logits[rows, here, targets.to(logits.device)] - scale.gather(1, here)
-        chosen = chosen.squeeze(-1).cpu().save()
-    out = np.empty(sizes.shape)
-    for n, size in enumerate(sizes):
-        parts = chosen[n, -int(size.sum()) :].split(size.tolist())
-        out[n] = [float(part.sum()) for part in parts]
-    return out, [residuals[:, pool].numpy() for pool in range(pools)]
+        scale = torch.stack([row.logsumexp(-1) for row in logits])
+        where = rows.to(logits.device), above.to(logits.device)
+        chosen = (logits[(*where, targets.to(logits.device))] - scale[where]).cpu().save()
+    logprobs = np.zeros((len(trees), width))
+    logprobs[rows, [node for *_, node in scored]] = chosen
+    return logprobs, residuals.numpy()
 
 
-def _branches(
-    model: TracedModel, batch: Batch, sizes: np.ndarray
-) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
-    """Turn rows of prompt and options into inputs in which every option follows the prompt alone.
+def _tree_inputs(
+    model: TracedModel, batch: Batch, trees: Sequence[Tree]
+) -> dict[str, torch.Tensor]:
+    """Turn rows padded left into inputs in which a token sees those above it in its tree alone.
 
-    Parameters
-    ----------
-    batch : Batch
-        Padded left, the options at the end of each row.
-    sizes : ``[batch, k]``
-        Tokens of each option.
-
-    Returns
-    -------
-    tuple
-        (inputs, before): with a mask ``[batch, 1, tokens, tokens]`` to add to the attention scores,
-        and for each token the place of the one that it follows, ``[batch, tokens]``.
+    The mask is ``[batch, 1, tokens, tokens]``, to add to the attention scores.
     """
-    width, dtype = batch.mask.shape[1], model.envoy._module.dtype
-    positions = batch.inputs["position_ids"].clone()
-    before = torch.arange(-1, width - 1).repeat(len(sizes), 1)
-    branch = torch.zeros_like(batch.mask)  # 0: padding; 1: the prompt; 2, 3, ...: its options
-    branch[batch.mask.bool()] = 1
-    for n, row in enumerate(sizes):
-        start = first = width - int(row.sum())
-        for option, size in enumerate(row.tolist()):
-            branch[n, start : start + size] = option + 2
-            positions[n, start : start + size] = positions[n, first - 1] + 1 + torch.arange(size)
-            before[n, start] = first - 1
-            start += size
-    mine, theirs = branch.unsqueeze(2), branch.unsqueeze(1)
-    seen = (theirs == mine) | ((theirs == 1) & (mine > 0))
-    seen &= torch.ones(width, width, dtype=torch.bool).tril()
+    shape, dtype = batch.mask.shape, model.envoy._module.dtype
+    positions = torch.zeros(shape, dtype=torch.long)
+    seen = torch.zeros(*shape, shape[1], dtype=torch.bool)
+    for n, tree in enumerate(trees):
+        start = shape[1] - len(tree.tokens)
+        positions[n, start:] = torch.from_numpy(tree.depths)
+        seen[n, start:, start:] = torch.from_numpy(tree.seen)
     mask = torch.zeros(seen.shape, dtype=dtype).masked_fill(~seen, torch.finfo(dtype).min)
-    inputs = {**batch.inputs, "attention_mask": mask.unsqueeze(1), "position_ids": positions}
-    return inputs, before
+    return {**batch.inputs, "attention_mask": mask.unsqueeze(1), "position_ids": positions}
 
 
 def generate(
