@@ -28,13 +28,8 @@ def shared(model, prompts: list[str], options: list[str]) -> np.ndarray:
 
 
 def anew(model, prompts: list[str], options: list[str]) -> np.ndarray:
-    """Each option as the only one of its own row."""
-    with tempfile.TemporaryDirectory() as folder:
-        many = [prompt for prompt in prompts for _ in options]
-        found = tracing.option_logprobs(
-            model, many, [[text] for text in options * len(prompts)], cache=Path(folder)
-        )
-        return found.total.reshape(len(prompts), len(options))
+    """One option of every prompt at a time, since prompts of one call share what is alike."""
+    return np.hstack([shared(model, prompts, [text]) for text in options])
 
 
 def main() -> None:

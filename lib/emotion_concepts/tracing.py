@@ -73,6 +73,7 @@ RENAME = {
 # Padded tokens in one forward pass at most; on a GPU its free memory may allow fewer.
 BATCH_TOKENS = {"cpu": 2048, "cuda": 32768, "mps": 8192}
 GENERATION_TOKENS = {"cpu": 16384, "cuda": 32768, "mps": 16384}  # one new token a row at a time
+TREE_TOKENS = 2048  # of prompts read together: the attention mask grows with the square
 JOB_BATCHES = 8  # in one job of a server: fewer wait more in its queue, more lose more to a failure
 JOB_BYTES = 64 * 2**20  # that one job brings back
 LENS_ROWS = 16384  # of the output head that are in float32 at a time
@@ -1364,8 +1365,8 @@ def _read_options(
             items = [(head, tails[n]) for head, n in zip(heads, todo, strict=True)]
             steered = None if steering is None else steering[todo]
             groups = [[row] for row in range(len(todo))]
-            if steering is None:  # one that is steered differs from the start
-                groups = gather(items, model.d_model, most=_most(model))
+            if steering is None:  # steered otherwise, the same beginning is another one
+                groups = gather(items, model.d_model, most=min(TREE_TOKENS, _most(model)))
             trees = [Tree.grow(items[row] for row in group) for group in groups]
 
             def score(batch: Batch) -> tuple[list[int], np.ndarray, np.ndarray]:
