@@ -1,7 +1,9 @@
 """Benchmark of choice log-odds, run by `python3 run.py bench`.
 
 Several continuations of one long prompt are scored with the prompt read once, by branches that
-share it, and with the prompt read anew for each of them. Both must give the same scores.
+share it, and with the prompt read anew for each of them. Transcripts of one task that go on further
+and further are scored in one call, which reads what they begin with once, and one a call. Each time
+both must give the same scores.
 """
 
 from __future__ import annotations
@@ -16,7 +18,7 @@ import emotion_concepts  # noqa: F401 -- before torch, whose threads it tells ho
 
 # isort: split
 from bench import timing
-from emotion_concepts import contexts, models, tracing
+from emotion_concepts import contexts, models, tracing, transcripts
 
 
 def shared(model, prompts: list[str], options: list[str]) -> np.ndarray:
@@ -32,6 +34,10 @@ def anew(model, prompts: list[str], options: list[str]) -> np.ndarray:
     return np.hstack([shared(model, prompts, [text]) for text in options])
 
 
+def one_by_one(model, prompts: list[str], options: list[str]) -> np.ndarray:
+    return np.concatenate([shared(model, [prompt], options) for prompt in prompts])
+
+
 def main() -> None:
     parser = timing.arguments(__doc__, rounds=3)
     parser.add_argument("--prompts", type=int, default=4)
@@ -44,23 +50,34 @@ def main() -> None:
         model.chat_prompt([{"role": "user", "content": text}]) + steps.prefix.iloc[0]
         for text in runs.text
     ]
-    ways = {
-        "prompt read once": partial(shared, model, prompts, options),
-        "prompt read anew": partial(anew, model, prompts, options),
-    }
-    seconds, scores = timing.interleaved(ways, chosen.rounds)
-    first, *_ = scores.values()
-    report = {
-        "prompts": len(prompts),
-        "options": len(options),
-        "prompt_tokens": sum(map(len, tracing.tokenize(model, prompts))),
-        "ways": timing.compared(
-            seconds,
-            len(prompts) * len(options),
-            {name: np.abs(found - first).max() for name, found in scores.items()},
-        ),
-    }
-    timing.write("options", model, report, chosen.out)
+    told, steps = transcripts.load_failures()
+    told, steps = told[told.id == told.id[0]], steps[steps["set"] == 1]
+    going_on = [model.chat_prompt(messages) + steps.prefix.iloc[0] for messages in told.messages]
+    then = [" " + text for text in steps.text]
+
+    def report(prompts, options, what, **ways) -> dict:
+        calls = {
+            name.replace("_", " "): partial(way, model, prompts, options)
+            for name, way in ways.items()
+        }
+        seconds, scores = timing.interleaved(calls, chosen.rounds)
+        first, *_ = scores.values()
+        far = {name: np.abs(found - first).max() for name, found in scores.items()}
+        tokens = sum(map(len, tracing.tokenize(model, prompts)))
+        shape = {"prompts": len(prompts), "options": len(options), "prompt_tokens": tokens}
+        return shape | {"ways": timing.compared(seconds, what, far)}
+
+    found = report(
+        prompts,
+        options,
+        len(prompts) * len(options),
+        prompt_read_once=shared,
+        prompt_read_anew=anew,
+    )
+    found["beginnings"] = report(
+        going_on, then, len(going_on), beginnings_read_once=shared, prompt_by_prompt=one_by_one
+    )
+    timing.write("options", model, found, chosen.out)
 
 
 if __name__ == "__main__":

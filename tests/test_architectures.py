@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM
+from transformers.integrations import sdpa_attention
 
 from emotion_concepts import tracing
 from emotion_concepts.errors import UnsupportedArchitecture
@@ -149,6 +150,27 @@ def test_what_prompts_and_options_begin_with_is_read_once(tiny, tmp_path, monkey
             assert scores.total[n, k] == pytest.approx(one.total[0, 0], rel=1e-4, abs=1e-2)
             for name, found in there.items():
                 np.testing.assert_allclose(residuals[name][[n]], found, rtol=1e-3, atol=1e-3)
+
+
+def test_query_heads_share_their_keys_on_a_cpu_and_nothing_changes(tiny, tmp_path, monkeypatch):
+    enlarge(tiny)
+    options, copied, real = [[" and then", " yes"]] * 3, [], sdpa_attention.repeat_kv
+
+    def copy(states, times):
+        copied.append(times)
+        return real(states, times)
+
+    def run(name):
+        chosen = {"max_new_tokens": 6, "temperature": 1.0, "cache": tmp_path / name}
+        scores = tracing.option_logprobs(tiny, TEXTS, options, cache=tmp_path / name)
+        return scores.total, tracing.generate(tiny, TEXTS, **chosen)
+
+    monkeypatch.setattr(sdpa_attention, "repeat_kv", copy)
+    shared = run("shared")
+    assert not copied
+    monkeypatch.setattr(sdpa_attention, "use_gqa_in_sdpa", lambda *_: False)
+    for mine, theirs in zip(shared, run("copied"), strict=True):
+        np.testing.assert_array_equal(mine, theirs)
 
 
 @pytest.mark.parametrize("marked", [False, True])

@@ -32,6 +32,7 @@ def substitutions(folder: Path = RESULTS) -> dict[str, str]:
     reports = {name: json.loads((folder / f"{name}.json").read_text()) for name in UNITS}
     found = {f"speed_{name}": _ways(report, UNITS[name]) for name, report in reports.items()}
     reading, choices, steered = (reports[name] for name in ("extraction", "options", "steering"))
+    begun = choices["beginnings"]
     growth = pd.DataFrame(reading["growth"])
     growth["rate"] = growth.tokens / growth.seconds
     tokens = reading["real_tokens"] / reading["texts"]
@@ -50,6 +51,8 @@ def substitutions(folder: Path = RESULTS) -> dict[str, str]:
         "speed_texts": reading["texts"],
         "speed_prompts": choices["prompts"],
         "speed_options_each": choices["options"],
+        "speed_begun": begun["prompts"],
+        "speed_beginnings": _ways(begun, "prompts a second"),
         "speed_directions": steered["directions"],
         "speed_steered_options": steered["options"],
         "speed_below": steered["below"],

@@ -33,6 +33,7 @@ from nnsight.modeling import huggingface
 from pydantic import ValidationError
 from tqdm.auto import tqdm
 from transformers import Cache, LogitsProcessor
+from transformers.integrations import sdpa_attention
 from websocket import WebSocketBadStatusException, WebSocketException
 
 from emotion_concepts.cache import RowStore, TextStore, cache_dir, digest
@@ -52,6 +53,13 @@ from emotion_concepts.trees import Tree, gather
 
 # nnsight mounts `.save` on every object, where parts of anyio, imported later, want its type
 TypedAttributeSet.__annotations__["save"] = object
+
+# Where there is a mask, transformers copies keys and values for every query head that shares them,
+# since kernels of CUDA want it. A CPU's do not, and the copies take longer than the attention.
+_shares_heads = sdpa_attention.use_gqa_in_sdpa
+sdpa_attention.use_gqa_in_sdpa = lambda mask, key, *value: (
+    key.device.type == "cpu" or _shares_heads(mask, key, *value)
+)
 
 # One vocabulary for the architectures that the book knows. Left: where transformers puts it.
 RENAME = {
