@@ -19,6 +19,7 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -49,7 +50,7 @@ from emotion_concepts.errors import (
 from emotion_concepts.geometry import unit
 from emotion_concepts.memory import Room
 from emotion_concepts.steering import Span, Steering
-from emotion_concepts.trees import Tree, gather
+from emotion_concepts.trees import Item, Tree, gather
 
 # nnsight mounts `.save` on every object, where parts of anyio, imported later, want its type
 TypedAttributeSet.__annotations__["save"] = object
@@ -718,6 +719,7 @@ class TokenAt:
 
 
 Pool = MeanFrom | TokenAt
+Read = tuple[Sequence[int], list[np.ndarray]]  # places of texts; of each store what they get there
 
 
 @dataclass(frozen=True)
@@ -834,15 +836,21 @@ def pooled_residuals_many(
     texts = _check_texts(texts)
     keys = [digest(text, length=24) for text in texts]
 
-    def weigher(ids: list[list[int]], chosen: list[int]) -> Callable[[Batch], torch.Tensor]:
+    options = {"progress": progress, "tokens": batch_tokens, "side": padding_side}
+
+    def read(todo: list[int]) -> Iterator[Read]:
+        ids = tokenize(model, [texts[n] for n in todo])
         for pool in pools:
-            pool.check([len(row) for row in ids], [texts[n] for n in chosen])
-        return lambda batch: torch.stack([pool.weights(batch.mask) for pool in pools], 1)
+            pool.check([len(row) for row in ids], [texts[n] for n in todo])
+
+        def weigh(batch: Batch) -> torch.Tensor:
+            return torch.stack([pool.weights(batch.mask) for pool in pools], 1)
+
+        return _pooled_passes(model, ids, weigh, len(pools), **options)
 
     stores = [_store(model, type(pool).__name__, asdict(pool), cache) for pool in pools]
-    options = {"progress": progress, "tokens": batch_tokens, "side": padding_side}
-    found = _through_stores(model, texts, [keys] * len(stores), stores, weigher, **options)
-    return dict(zip(pools, found, strict=True))
+    found = _through_stores(stores, [keys] * len(stores), read)
+    return {pool: PooledResiduals(*kept) for pool, kept in zip(pools, found, strict=True)}
 
 
 def span_residuals(
@@ -902,13 +910,20 @@ def span_residuals_many(
     texts = _check_texts(texts)
     keys = _span_keys(texts, spans.values())
 
-    def weigher(ids: list[list[int]], todo: list[int]) -> Callable[[Batch], torch.Tensor]:
+    def read(todo: list[int]) -> Iterator[Read]:
         inside = _tokens_inside(model, texts, list(spans.values()), todo)
-        return lambda batch: _mean_over(batch, [inside[row] for row in batch.rows])
+        ids = tokenize(model, [texts[n] for n in todo])
+        if not model.on_ndif:
+            return _tree_passes(model, [(row, []) for row in ids], inside, progress=progress)
+
+        def weigh(batch: Batch) -> torch.Tensor:
+            return _mean_over(batch, [inside[row] for row in batch.rows])
+
+        return _pooled_passes(model, ids, weigh, len(spans), progress=progress)
 
     stores = [_store(model, "spans", {}, cache)] * len(keys)
-    found = _through_stores(model, texts, keys, stores, weigher, progress=progress)
-    return dict(zip(spans, found, strict=True))
+    found = _through_stores(stores, keys, read)
+    return {name: PooledResiduals(*kept) for name, kept in zip(spans, found, strict=True)}
 
 
 def _span_keys(texts: list[str], spans: Iterable[Sequence[Sequence[Span]]]) -> list[list[str]]:
@@ -954,40 +969,24 @@ def _mean_over(batch: Batch, places: Sequence[Sequence[Sequence[int]]]) -> torch
 
 
 def _through_stores(
-    model: TracedModel,
-    texts: list[str],
-    keys: list[list[str]],
-    stores: list[RowStore],
-    weigher: Callable[[list[list[int]], list[int]], Callable[[Batch], torch.Tensor]],
-    **options,
-) -> list[PooledResiduals]:
-    """Trace what a store lacks, batch by batch, and return every store's rows in text order.
+    stores: Sequence[RowStore],
+    keys: Sequence[Sequence[str]],
+    read: Callable[[list[int]], Iterator[Read]],
+) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Read what a store lacks, batch by batch; return of each store its rows, and whose is which.
 
-    keys holds one list a store, in text order; the same store may stand several times. weigher
-    takes the ids and the numbers of the texts to trace, checks them, and returns what gives a batch
-    its ``[batch, stores, tokens]`` weights.
+    keys holds one list a store, in text order; the same store may stand several times. `read` takes
+    the numbers of the texts that are lacking, and yields places among them with what was read.
     """
     with ExitStack() as stack:
         # one extraction at a time, since chapters may run side by side; always in the same order
         for _, store in sorted({store.folder: store for store in stores}.items()):
             stack.enter_context(store.lock("extract"))
-        todo = _lacking(stores, keys)
-        if todo:
-            todo_keys, chosen = list(todo), list(todo.values())
-            ids = tokenize(model, [texts[n] for n in chosen])
-            weigh = weigher(ids, chosen)
-
-            def read(batch: Batch) -> np.ndarray:
-                return _pooled_batch(model, batch, weigh(batch))
-
-            if model.on_ndif:
-                passes = _pooled_jobs(model, ids, weigh, len(stores), **options)
-            else:
-                passes = _passes(model, ids, read, **options)
-            for batch, pooled in passes:
-                for n, store in enumerate(stores):
-                    store.append([todo_keys[row][n] for row in batch.rows], pooled[:, n])
-    return [PooledResiduals(*found) for found in _kept(stores, keys)]
+        todo = list(_lacking(stores, keys).values())
+        for rows, parts in read(todo) if todo else ():
+            for store, mine, part in zip(stores, keys, parts, strict=True):
+                store.append([mine[todo[row]] for row in rows], part)
+    return list(_kept(stores, keys))
 
 
 def _lacking(
@@ -1032,6 +1031,26 @@ def _pooled_batch(model: TracedModel, batch: Batch, weights: torch.Tensor) -> np
         result = torch.stack(pooled, 2).save()
         tracer.stop()  # the output head would cost a third more
     return result.numpy()
+
+
+def _pooled_passes(
+    model: TracedModel,
+    ids: Sequence[Sequence[int]],
+    weigh: Callable[[Batch], torch.Tensor],
+    pools: int,
+    **options,
+) -> Iterator[Read]:
+    """Yield the rows of each batch, and of each pool their residuals."""
+
+    def read(batch: Batch) -> np.ndarray:
+        return _pooled_batch(model, batch, weigh(batch))
+
+    if model.on_ndif:
+        passes = _pooled_jobs(model, ids, weigh, pools, **options)
+    else:
+        passes = _passes(model, ids, read, **options)
+    for batch, pooled in passes:
+        yield batch.rows, list(pooled.swapaxes(0, 1))
 
 
 def _pooled_jobs(
@@ -1362,53 +1381,76 @@ def _read_options(
     stores = [score_store(model, "options", k, size=k, cache=cache)]
     stores += [_store(model, "spans", {}, cache)] * len(spans)
     keys = [keys, *_span_keys(prompts, spans.values())]
-    with ExitStack() as stack:
-        for store, lock in zip(stores[:2], ("score", "extract"), strict=False):
-            stack.enter_context(store.lock(lock))
-        todo = list(_lacking(stores, keys).values())
-        if todo:
-            texts = [prompts[n] for n in todo]
-            inside = _tokens_inside(model, prompts, list(spans.values()), todo)
-            heads = tokenize(model, texts)
-            items = [(head, tails[n]) for head, n in zip(heads, todo, strict=True)]
-            steered = None if steering is None else steering[todo]
-            groups = [[row] for row in range(len(todo))]
-            if steering is None:  # steered otherwise, the same beginning is another one
-                groups = gather(items, model.d_model, most=min(TREE_TOKENS, _most(model)))
-            trees = [Tree.grow(items[row] for row in group) for group in groups]
 
-            def score(batch: Batch) -> tuple[list[int], np.ndarray, np.ndarray]:
-                grown = [trees[n] for n in batch.rows]
-                rows = [row for n in batch.rows for row in groups[n]]
-                places = [
-                    [
-                        [tree.prompts[k][token] for token in tokens]
-                        for k, row in enumerate(groups[n])
-                        for tokens in inside[row]
-                    ]
-                    for n, tree in zip(batch.rows, grown, strict=True)
-                ]
-                add = _additions(model, steered, texts, batch)
-                weights = _mean_over(batch, places)
-                logprobs, residuals = _score_batch(model, batch, grown, add, weights)
-                totals = [
-                    [logprobs[n, path].sum() for path in item]
-                    for n, tree in enumerate(grown)
-                    for item in tree.options
-                ]
-                pooled = [found[: len(sets)] for found, sets in zip(residuals, places, strict=True)]
-                return rows, np.array(totals), np.concatenate(pooled)
+    def read(todo: list[int]) -> Iterator[Read]:
+        inside = _tokens_inside(model, prompts, list(spans.values()), todo)
+        texts = [prompts[n] for n in todo]
+        items = zip(tokenize(model, texts), [tails[n] for n in todo], strict=True)
+        add = None
+        if steering is not None:
+            add = partial(_additions, model, steering[todo], texts)
+        return _tree_passes(model, list(items), inside, add, progress=progress)
 
-            limits = {"alike": steered is not None, "progress": progress}
-            ids = [tree.tokens for tree in trees]
-            for _, (rows, totals, pooled) in _passes(model, ids, score, **limits):
-                parts = [totals, *(pooled[k :: len(spans)] for k in range(len(spans)))]
-                for store, mine, part in zip(stores, keys, parts, strict=True):
-                    store.append([mine[todo[row]] for row in rows], part)
-    (scores, at), *kept = _kept(stores, keys)
-    residuals = (PooledResiduals(*found) for found in kept)
+    (scores, at), *kept = _through_stores(stores, keys, read)
     scores = ContinuationScores(scores[at].astype(float), sizes)
+    residuals = (PooledResiduals(*found) for found in kept)
     return scores, dict(zip(spans, residuals, strict=True))
+
+
+def _tree_passes(
+    model: TracedModel,
+    items: Sequence[Item],
+    inside: Sequence[Sequence[Sequence[int]]],
+    add: Callable[[Batch], dict[int, torch.Tensor]] | None = None,
+    *,
+    progress: str | None = None,
+) -> Iterator[Read]:
+    """Yield batch by batch which items were read, their scores, and their pooled residuals.
+
+    Parameters
+    ----------
+    items : sequence of (prompt, options)
+        With or without options, all alike; without there are no scores.
+    inside : tokens of each item's prompt, one list a pool
+    add : callable, optional
+        Takes a batch, whose rows are then the items, and returns what to add as `_additions` does.
+    """
+    pools, scored = len(inside[0]), bool(items[0][1])
+    groups = [[row] for row in range(len(items))]
+    if add is None:  # steered otherwise, the same beginning is another one
+        groups = gather(items, model.d_model, most=min(TREE_TOKENS, _most(model)))
+    trees = [Tree.grow([items[row] for row in group]) for group in groups]
+
+    def read(batch: Batch) -> list[np.ndarray]:
+        grown = [trees[n] for n in batch.rows]
+        places = [
+            [
+                [prompt[token] for token in tokens]
+                for row, prompt in zip(groups[n], tree.prompts, strict=True)
+                for tokens in inside[row]
+            ]
+            for n, tree in zip(batch.rows, grown, strict=True)
+        ]
+        weights, found = _mean_over(batch, places), []
+        if scored:
+            more = add(batch) if add else {}
+            logprobs, residuals = _score_batch(model, batch, grown, more, weights)
+            totals = [
+                [logprobs[n, path].sum() for path in item]
+                for n, tree in enumerate(grown)
+                for item in tree.options
+            ]
+            found.append(np.array(totals))
+        else:
+            inputs = _tree_inputs(model, batch, grown)
+            residuals = _pooled_batch(model, Batch(batch.rows, inputs), weights)
+        mine = zip(residuals, places, strict=True)
+        pooled = np.concatenate([each[: len(sets)] for each, sets in mine])
+        return found + [pooled[pool::pools] for pool in range(pools)]
+
+    limits = {"alike": add is not None, "progress": progress}
+    for batch, found in _passes(model, [tree.tokens for tree in trees], read, **limits):
+        yield [row for n in batch.rows for row in groups[n]], found
 
 
 def score_store(model: TracedModel, *what, size: int, cache: Path | None = None) -> RowStore:
@@ -1479,8 +1521,10 @@ def _tree_inputs(
 ) -> dict[str, torch.Tensor]:
     """Turn rows padded left into inputs in which a token sees those above it in its tree alone.
 
-    The mask is ``[batch, 1, tokens, tokens]``, to add to the attention scores.
+    Where some branch, the mask is ``[batch, 1, tokens, tokens]``, to add to the attention scores.
     """
+    if not any(tree.branches for tree in trees):
+        return batch.inputs
     shape, dtype = batch.mask.shape, model.envoy._module.dtype
     positions = torch.zeros(shape, dtype=torch.long)
     seen = torch.zeros(*shape, shape[1], dtype=torch.bool)

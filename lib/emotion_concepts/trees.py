@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 Ids = Sequence[int]
+Item = tuple[Ids, Sequence[Ids]]  # a prompt, and what may follow it
 
 
 @dataclass(frozen=True)
@@ -37,8 +38,8 @@ class Tree:
     options: list[list[list[int]]]
 
     @classmethod
-    def grow(cls, items: Iterable[tuple[Ids, Sequence[Ids]]]) -> Tree:
-        """Return the tree of some items, each a prompt and the options that may follow it.
+    def grow(cls, items: Sequence[Item]) -> Tree:
+        """Return the tree of some prompts and their options.
 
         The tokens of a single prompt keep their order, and its options come after it.
 
@@ -48,13 +49,9 @@ class Tree:
         >>> tree.prompts, tree.options
         ([[0, 1], [0, 5]], [[[2], [3, 4]], [[6], [7]]])
         """
-        items = list(items)
-        tokens, parents, paths = _merged([*head, *tail] for head, tails in items for tail in tails)
-        paths = iter(paths)
-        found = [(len(head), [next(paths) for _ in tails]) for head, tails in items]
+        tokens, parents, found = _merged(items)
         late = np.zeros(len(tokens), dtype=bool)
-        for length, mine in found:
-            late[mine[0][length - 1]] = True
+        late[[prompt[-1] for prompt, _ in found]] = True
         for node, parent in enumerate(parents):
             late[node] |= parent >= 0 and late[parent]
         order = np.argsort(late, kind="stable")
@@ -63,11 +60,18 @@ class Tree:
             tokens=[tokens[node] for node in order],
             parents=[place[parents[node]] if parents[node] >= 0 else -1 for node in order],
             start=int((~late).sum()),
-            prompts=[[place[node] for node in mine[0][:length]] for length, mine in found],
-            options=[
-                [[place[node] for node in path[length:]] for path in mine] for length, mine in found
-            ],
+            prompts=[[place[node] for node in prompt] for prompt, _ in found],
+            options=[[[place[node] for node in path] for path in paths] for _, paths in found],
         )
+
+    @property
+    def branches(self) -> bool:
+        """Whether it is more than one sequence of tokens, each after the one before.
+
+        >>> Tree.grow([([5, 6], [])]).branches, Tree.grow([([5], [[6], [7]])]).branches
+        (False, True)
+        """
+        return self.parents != list(range(-1, len(self.parents) - 1))
 
     @property
     def depths(self) -> np.ndarray:
@@ -95,9 +99,7 @@ class Tree:
         return seen
 
 
-def gather(
-    items: Sequence[tuple[Ids, Sequence[Ids]]], d_model: int, *, most: int
-) -> list[list[int]]:
+def gather(items: Sequence[Item], d_model: int, *, most: int) -> list[list[int]]:
     """Return which items to read in one tree: neighbours in order, where that saves work.
 
     Fewer tokens are read, but each is held to all of its tree, seen or not: with n tokens about
@@ -115,10 +117,8 @@ def gather(
     >>> gather(items, 576, most=2048), gather(items, 576, most=54)
     ([[0, 1], [2]], [[0], [1], [2]])
     """
-    *_, paths = _merged([*head, *tail] for head, tails in items for tail in tails)
-    paths, nodes = iter(paths), []
-    for _, tails in items:
-        nodes.append(set().union(*(next(paths) for _ in tails)))
+    *_, found = _merged(items)
+    nodes = [set(prompt).union(*paths) for prompt, paths in found]
 
     def work(tokens: int) -> float:
         return tokens * (1 + tokens / (3 * d_model))
@@ -137,16 +137,17 @@ def gather(
     return groups
 
 
-def _merged(sequences: Iterable[Ids]) -> tuple[list[int], list[int], list[list[int]]]:
-    """Return (tokens, the one before each or -1, the places of each sequence), beginnings shared.
+def _merged(items: Iterable[Item]) -> tuple[list[int], list[int], list]:
+    """Return (tokens, the one before each or -1, places of each item's prompt and options).
 
-    >>> _merged([[5, 6], [5, 7]])
-    ([5, 6, 7], [-1, 0, 0], [[0, 1], [0, 2]])
+    >>> _merged([([5], [[6], [7]]), ([5, 6], [])])
+    ([5, 6, 7], [-1, 0, 0], [([0], [[1], [2]]), ([0, 1], [])])
     """
     place: dict[tuple[int, int], int] = {}
-    tokens, parents, paths = [], [], []
-    for sequence in sequences:
-        node, path = -1, []
+    tokens, parents = [], []
+
+    def path(node: int, sequence: Ids) -> list[int]:
+        found = []
         for token in sequence:
             key = node, token
             if key not in place:
@@ -154,6 +155,11 @@ def _merged(sequences: Iterable[Ids]) -> tuple[list[int], list[int], list[list[i
                 tokens.append(token)
                 parents.append(node)
             node = place[key]
-            path.append(node)
-        paths.append(path)
-    return tokens, parents, paths
+            found.append(node)
+        return found
+
+    found = []
+    for prompt, options in items:
+        head = path(-1, prompt)
+        found.append((head, [path(head[-1], option) for option in options]))
+    return tokens, parents, found
