@@ -142,6 +142,9 @@ def test_what_prompts_and_options_begin_with_is_read_once(tiny, tmp_path, monkey
     assert len(widths) == 2 and scores.n_tokens[0].tolist() == [2, 2, 3, 4]
     lengths = [len(tiny.tokenizer(prompt)["input_ids"]) for prompt in prompts]
     assert sum(widths) < sum(lengths) + scores.n_tokens.sum() - 3 * lengths[2]
+    unscored = tracing.span_residuals_many(tiny, prompts, spans, cache=tmp_path / "unscored")
+    for name, found in unscored.items():
+        np.testing.assert_allclose(found, residuals[name], rtol=1e-3, atol=1e-3)
     for n, prompt in enumerate(prompts):
         for k, option in enumerate(options[n]):
             mine = {name: chosen[n : n + 1] for name, chosen in spans.items()}

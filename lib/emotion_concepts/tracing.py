@@ -835,7 +835,6 @@ def pooled_residuals_many(
     """
     texts = _check_texts(texts)
     keys = [digest(text, length=24) for text in texts]
-
     options = {"progress": progress, "tokens": batch_tokens, "side": padding_side}
 
     def read(todo: list[int]) -> Iterator[Read]:
