@@ -42,17 +42,17 @@ class Reporter(ConsoleReporter):
     desc = "plain sentences"
 
     def initialize(self, tasks, selected_tasks):
-        self.done = set()
+        self.done, self.started = set(), {}
         BOOK.build.mkdir(parents=True, exist_ok=True)
         for name in (signal.SIGINT, signal.SIGTERM):
             signal.signal(name, lambda number, _: sys.exit(128 + number))
 
     def execute_task(self, task):
-        self.started = time.monotonic()
+        self.started[task.name] = time.monotonic()
         tell(task, "running")
 
     def add_success(self, task):
-        tell(task, f"done in {time.monotonic() - self.started:.0f} s")
+        tell(task, f"done in {time.monotonic() - self.started[task.name]:.0f} s")
         self.done.add(task.name)
         count(task, "passed")
 

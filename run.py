@@ -73,8 +73,18 @@ def parse(arguments: list) -> argparse.Namespace:
             "chapters from 05 on, to be frozen (default: %(default)s)",
         )
 
+    def jobs(parser: argparse.ArgumentParser) -> None:
+        parser.add_argument(
+            "--jobs",
+            metavar="N",
+            type=int,
+            default=1,
+            help="chapters at a time, each on its share of the cores (default: %(default)s)",
+        )
+
     book = command("book", "execute what is out of date and build the site")
     profile(book, "full")
+    jobs(book)
     book.add_argument(
         "--only", metavar="CHAPTER", help="execute this chapter and what it needs; build no site"
     )
@@ -91,6 +101,7 @@ def parse(arguments: list) -> argparse.Namespace:
         help="a parameter for every chapter that has it, e.g. -p model=qwen2.5-0.5b; repeatable",
     )
     test = command("test", "run every check: style, tests, the ci book, its numbers, its pages")
+    jobs(test)
     test.add_argument("-k", metavar="EXPR", help="only the tests whose names match; no book")
     test.add_argument(
         "--remote",
@@ -175,14 +186,16 @@ def logged(command: list, log: Path, root: Path) -> bool:
     return done.returncode == 0
 
 
-def environment() -> dict:
-    """Return this environment without what would lead out of .venv.
+def environment(jobs: int = 1) -> dict:
+    """Return this environment without what would lead out of .venv, for so many jobs at a time.
 
     NumPy gets one thread, unless told otherwise; why, is said in lib/emotion_concepts/__init__.py.
+    Jobs share the cores: with more threads than these they would wait for each other.
     """
     foreign = ("PYTHONHOME", "PYTHONPATH", "VIRTUAL_ENV", "__PYVENV_LAUNCHER__")
     kept = {name: value for name, value in os.environ.items() if name not in foreign}
-    return {"OPENBLAS_NUM_THREADS": "1", **kept}
+    shared = {"OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // jobs))} if jobs > 1 else {}
+    return {"OPENBLAS_NUM_THREADS": "1", **shared, **kept}
 
 
 def set_up(root: Path = ROOT) -> None:
@@ -227,9 +240,9 @@ def say(sentence: str) -> None:
     print(sentence, flush=True)
 
 
-def call(*command: str) -> int:
+def call(*command: str, jobs: int = 1) -> int:
     """Run a command of .venv to its end and return its status; Ctrl-C is left to the command."""
-    process = subprocess.Popen([str(python()), *command], cwd=ROOT, env=environment())
+    process = subprocess.Popen([str(python()), *command], cwd=ROOT, env=environment(jobs))
     signal.signal(signal.SIGTERM, lambda *_: process.terminate())
     while True:
         try:
@@ -238,10 +251,11 @@ def call(*command: str) -> int:
             continue
 
 
-def doit(tasks: list, **settings) -> int:
+def doit(tasks: list, *, jobs: int = 1, **settings) -> int:
     """Run doit tasks; 1 stands for every kind of failure, 130 and more for a signal."""
-    packed = "settings=" + json.dumps(settings)
-    status = call("-m", "doit", "-f", "dodo.py", "--continue", *tasks, packed)
+    command = ["-m", "doit", "-f", "dodo.py", "--continue"]
+    command += ["-n", str(jobs)] if jobs > 1 else []
+    status = call(*command, *tasks, "settings=" + json.dumps(settings), jobs=jobs)
     return 1 if status in (1, 2, 3) else status
 
 
@@ -273,6 +287,8 @@ def main(arguments: list) -> int:
         raise Problem("--pdf prints the whole book; leave --only out", 2)
     if chosen.command == "expect" and chosen.runs < 2:
         raise Problem("a spread needs at least 2 runs", 2)
+    if getattr(chosen, "jobs", 1) < 1:
+        raise Problem("--jobs is how many at a time; give at least 1", 2)
     parameters = dict(getattr(chosen, "parameters", []))
     if chosen.command == "expect":
         parameters = {"seed": 0, "dtype": PRECISIONS[0]}
@@ -284,14 +300,14 @@ def main(arguments: list) -> int:
     if chosen.command == "book":
         tasks = ["site"] if only is None else [f"chapter:{only}"]
         tasks += ["pdf"] if chosen.pdf else []
-        status = doit(tasks, profile=chosen.profile, parameters=parameters)
+        status = doit(tasks, jobs=chosen.jobs, profile=chosen.profile, parameters=parameters)
         if only and not status:
             say(f"executed: {ROOT / 'build' / chosen.profile / 'executed' / only}.ipynb")
         return status
     if chosen.command == "test":
         tasks = ["test"] if chosen.k is None else [] if chosen.remote else ["pytest"]
         tasks += ["remote"] if chosen.remote else []
-        return doit(tasks, profile="ci", tally=True, k=chosen.k)
+        return doit(tasks, jobs=chosen.jobs, profile="ci", tally=True, k=chosen.k)
     if chosen.command == "ndif":
         return call("-m", "tools.ndif", chosen.action)
     return doit(["bench"])

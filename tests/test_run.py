@@ -3,11 +3,14 @@
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
+import time
 from collections import Counter
 from zlib import crc32
 
+import psutil
 import pytest
 
 import dodo
@@ -109,6 +112,7 @@ def command_line(tmp_path, *arguments: str) -> subprocess.CompletedProcess:
         (["book", "-p", "seed"], "'seed' is not name=value"),
         (["expect", "--runs", "1"], "at least 2 runs"),
         (["ndif", "restart"], "invalid choice: 'restart'"),
+        (["book", "--jobs", "0"], "give at least 1"),
     ],
 )
 def test_a_mistake_on_the_command_line_gives_one_sentence_and_status_2(tmp_path, arguments, told):
@@ -183,7 +187,7 @@ def test_whole_chapters_on_a_server_run_where_they_are_chosen(monkeypatch, chose
 
 @pytest.mark.parametrize(("status", "told"), [(0, 0), (1, 1), (2, 1), (3, 1), (130, 130)])
 def test_every_failure_of_doit_is_status_1(monkeypatch, status, told):
-    monkeypatch.setattr(run, "call", lambda *command: status)
+    monkeypatch.setattr(run, "call", lambda *command, jobs: status)
     assert run.doit(["book"]) == told
 
 
@@ -220,6 +224,15 @@ def test_a_finished_environment_is_ready_until_a_pin_changes(root):
         (root / name).write_text(before + "#")
         assert run.state(root) == "stale"
         (root / name).write_text(before)
+
+
+def test_jobs_share_the_cores_unless_told_otherwise(monkeypatch):
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    monkeypatch.setattr(run.os, "cpu_count", lambda: 8)
+    assert "OMP_NUM_THREADS" not in run.environment()
+    assert [run.environment(jobs)["OMP_NUM_THREADS"] for jobs in (2, 9)] == ["4", "1"]
+    monkeypatch.setenv("OMP_NUM_THREADS", "3")
+    assert run.environment(2)["OMP_NUM_THREADS"] == "3"
 
 
 def test_an_environment_made_by_hand_is_updated_not_deleted(root):
@@ -355,22 +368,65 @@ def test_a_chapter_that_saves_no_register_has_failed(open_book, root):
         open_book().execute("01_a")
 
 
-def test_a_failed_chapter_skips_what_needs_it_and_nothing_else(root):
-    write_notebook(root / "notebooks" / "03_c.ipynb")
-    write_notebook(root / "notebooks" / "01_a.ipynb", parameters=PARAMETERS.replace("False", "1"))
+def chapters(root, *options: str) -> subprocess.Popen:
+    """Start to execute the chapters of a small repository as run.py does."""
     for name in ("run.py", "dodo.py", "tools"):
         copy = shutil.copytree if (run.ROOT / name).is_dir() else shutil.copy
         copy(run.ROOT / name, root / name)
     settings = "settings=" + json.dumps({"profile": "full", "tally": True})
-    command = [sys.executable, "-m", "doit", "-f", "dodo.py", "--continue", "chapter", settings]
-    done = subprocess.run(command, cwd=root, capture_output=True, text=True)
-    assert done.returncode in (1, 2)
-    assert done.stdout.splitlines()[-1] == "1 passed, 1 failed, 1 skipped"
-    assert "02_b: skipped" in done.stdout and "03_c: done" in done.stdout
+    command = [sys.executable, "-m", "doit", "-f", "dodo.py", "--continue", *options, "chapter"]
+    return subprocess.Popen([*command, settings], cwd=root, stdout=subprocess.PIPE, text=True)
+
+
+@pytest.mark.parametrize("options", [[], ["-n", "2"]])
+def test_a_failed_chapter_skips_what_needs_it_and_nothing_else(root, options):
+    write_notebook(root / "notebooks" / "03_c.ipynb")
+    write_notebook(root / "notebooks" / "01_a.ipynb", parameters=PARAMETERS.replace("False", "1"))
+    started = chapters(root, *options)
+    told, _ = started.communicate()
+    assert started.returncode in (1, 2)
+    assert told.splitlines()[-1] == "1 passed, 1 failed, 1 skipped"
+    assert "02_b: skipped" in told and "03_c: done" in told
     assert sorted(path.name for path in (root / "build/full/executed").iterdir()) == [
         "01_a.part.ipynb",
         "03_c.ipynb",
     ]
+
+
+def test_two_jobs_execute_two_chapters_at_a_time(root):
+    meet = """
+import time
+pathlib.Path("{stem}.here").touch()
+until = time.time() + 60
+while len(list(pathlib.Path().glob("*.here"))) < 2:
+    assert time.time() < until, "nobody came"
+    time.sleep(0.1)"""
+    for stem in ("01_a", "02_b"):
+        write_notebook(root / "notebooks" / f"{stem}.ipynb", work=WORK + meet)
+    write_notebook(root / "notebooks" / "03_c.ipynb", needs=["01_a", "02_b"])
+    told, _ = chapters(root, "-n", "2").communicate()
+    assert told.splitlines()[-1] == "3 passed, 0 failed"
+    assert told.index("03_c: running") > told.index("02_b: done")
+    for stem in ("01_a", "02_b", "03_c"):
+        assert (root / "build/full/results/tiny" / f"{stem}.json").exists()
+
+
+@pytest.mark.parametrize("options", [[], ["-n", "2"]])
+def test_a_run_that_is_ended_ends_its_kernels(root, options):
+    for stem in ("01_a", "02_b"):
+        wait = "import time\npathlib.Path('{stem}.here').touch()\ntime.sleep(600)"
+        write_notebook(root / "notebooks" / f"{stem}.ipynb", work=f"{WORK}\n{wait}")
+    started = chapters(root, *options)
+    here = root / "build" / "full"
+    until = time.monotonic() + 60
+    while len(list(here.glob("*.here"))) < (2 if options else 1):
+        assert time.monotonic() < until and started.poll() is None
+        time.sleep(0.1)
+    below = psutil.Process(started.pid).children(recursive=True)
+    assert any("ipykernel_launcher" in " ".join(process.cmdline()) for process in below)
+    started.terminate()
+    assert started.wait(60) == 128 + signal.SIGTERM
+    assert not psutil.wait_procs(below, timeout=30)[1]
 
 
 # --- the site and the tally --------------------------------------------------------------------
