@@ -79,7 +79,8 @@ def parse(arguments: list) -> argparse.Namespace:
             metavar="N",
             type=int,
             default=1,
-            help="chapters at a time, each on its share of the cores (default: %(default)s)",
+            help="chapters and checks at a time, each on its share of the cores (default: "
+            "%(default)s)",
         )
 
     book = command("book", "execute what is out of date and build the site")
